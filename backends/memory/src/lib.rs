@@ -1,0 +1,1 @@
+//! The in-memory storage of the Pillarbox outbox: the reference backend.

@@ -1,0 +1,1 @@
+//! The Redis storage of the Pillarbox outbox.

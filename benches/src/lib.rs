@@ -1,0 +1,1 @@
+//! Throughput programs and benches of the Pillarbox outbox.

@@ -1,0 +1,1 @@
+//! Conformance suites, real servers and fault injection for the Pillarbox outbox.

@@ -1,0 +1,1 @@
+//! In-process transports of the Pillarbox outbox: a channel and standard output.
