@@ -1,1 +1,41 @@
-//! x
+//! The core of the Pillarbox outbox.
+//!
+//! An application writes its business data and its messages in one transaction of its own database; a relay claims the
+//! messages from the [`Storage`], publishes them to a [`Transport`] and settles them: at least once, in order per key,
+//! with any number of relays side by side. The [architecture](docs::architecture) tells how, and its numbered rules are
+//! what every storage and relay is tested against.
+//!
+//! **Architecture invariant:** nothing here knows a runtime, a clock, a network or a client library. Time comes from the
+//! store ([`Timestamp`]) and from the relay's [`Timer`] ([`Moment`]), randomness from an injected source.
+
+pub mod docs;
+
+mod admin;
+mod enqueue;
+mod erased;
+mod error;
+mod message;
+mod state;
+mod storage;
+mod time;
+mod timer;
+mod transport;
+mod wakeup;
+
+pub use admin::{Admin, Affected, Cursor, Filter, ListState, Listing, Page, Stats, Stored};
+pub use enqueue::Enqueue;
+pub use erased::{AnyStorage, AnyTransport};
+pub use error::{Effect, Error, ErrorKind};
+pub use futures_util::future::BoxFuture;
+pub use message::{Headers, InvalidMessage, Limits, Message, MessageBuilder, MessageId, Text};
+pub use state::{Command, Lease, Record, Rejected, State, Transition, step};
+pub use storage::{
+    Claim, Claimed, Content, Entry, HeadPolicy, Nonce, Order, Outcome, Renewed, RepeatedIds, Run, Settled,
+    Settlement, Settlements, Storage, StorageGuarantees, Token, Undecodable, Verdict,
+};
+#[cfg(feature = "test-clock")]
+pub use time::TestClock;
+pub use time::{Moment, Timestamp};
+pub use timer::Timer;
+pub use transport::{Destination, Outcomes, Routes, TopicPattern, Transport, TransportGuarantees};
+pub use wakeup::{Hints, Wakeup};
