@@ -126,6 +126,10 @@ impl Transport for AnyTransport {
         self.0.destination(message)
     }
 
+    fn destinations(&self) -> Vec<Destination> {
+        self.0.destinations()
+    }
+
     fn guarantees(&self, destination: Destination) -> TransportGuarantees {
         self.0.guarantees(destination)
     }
@@ -136,6 +140,7 @@ trait ErasedTransport: Send + Sync {
     fn publish<'a>(&'a self, batch: &'a [Message], outcomes: &'a mut Outcomes) -> BoxFuture<'a, ()>;
     fn probe(&self, destination: Destination) -> BoxFuture<'_, Result<(), Error>>;
     fn destination(&self, message: &Message) -> Destination;
+    fn destinations(&self) -> Vec<Destination>;
     fn guarantees(&self, destination: Destination) -> TransportGuarantees;
 }
 
@@ -150,6 +155,10 @@ impl<T: Transport> ErasedTransport for T {
 
     fn destination(&self, message: &Message) -> Destination {
         Transport::destination(self, message)
+    }
+
+    fn destinations(&self) -> Vec<Destination> {
+        Transport::destinations(self)
     }
 
     fn guarantees(&self, destination: Destination) -> TransportGuarantees {

@@ -11,10 +11,12 @@
 pub mod docs;
 
 mod admin;
+mod backoff;
 mod enqueue;
 mod erased;
 mod error;
 mod message;
+mod relay;
 mod state;
 mod storage;
 mod time;
@@ -23,11 +25,13 @@ mod transport;
 mod wakeup;
 
 pub use admin::{Admin, Affected, Cursor, Filter, ListState, Listing, Page, Stats, Stored};
+pub use backoff::Backoff;
 pub use enqueue::Enqueue;
 pub use erased::{AnyStorage, AnyTransport};
 pub use error::{Effect, Error, ErrorKind};
 pub use futures_util::future::BoxFuture;
 pub use message::{Headers, InvalidMessage, Limits, Message, MessageBuilder, MessageId, Text};
+pub use relay::{DEFAULT_PREFIX, Observation, Observer, Relay, RelayConfig, Silent, machine};
 pub use state::{Command, Lease, Record, Rejected, State, Transition, step};
 pub use storage::{
     Claim, Claimed, Content, Entry, HeadPolicy, Nonce, Order, Outcome, Renewed, RepeatedIds, Run, Settled,

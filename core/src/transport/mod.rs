@@ -44,6 +44,12 @@ pub trait Transport: Send + Sync {
         Destination::ONLY
     }
 
+    /// All destinations that [`destination`](Self::destination) may name. A relay asks once, so that it knows when every one of
+    /// them is away and nothing is worth claiming.
+    fn destinations(&self) -> Vec<Destination> {
+        vec![Destination::ONLY]
+    }
+
     /// What the broker behind `destination` promises.
     fn guarantees(&self, destination: Destination) -> TransportGuarantees;
 }
@@ -59,6 +65,10 @@ impl<T: Transport> Transport for std::sync::Arc<T> {
 
     fn destination(&self, message: &Message) -> Destination {
         (**self).destination(message)
+    }
+
+    fn destinations(&self) -> Vec<Destination> {
+        (**self).destinations()
     }
 
     fn guarantees(&self, destination: Destination) -> TransportGuarantees {

@@ -52,6 +52,12 @@ impl Routes {
     }
 }
 
+fn numbered(route: usize, inner: Destination) -> Destination {
+    // `MAX` routes keep the product within the type.
+    let first = u16::try_from(route).unwrap_or(0) * DESTINATIONS_PER_ROUTE;
+    Destination(first + inner.0.min(DESTINATIONS_PER_ROUTE - 1))
+}
+
 /// The destination of messages without a route: last, so that it is no transport's.
 const NOWHERE: Destination = Destination(u16::MAX);
 
@@ -77,9 +83,16 @@ impl Transport for Routes {
 
     fn destination(&self, message: &Message) -> Destination {
         let Some(route) = self.find(message) else { return NOWHERE };
-        let inner = self.routes[route].1.destination(message).0.min(DESTINATIONS_PER_ROUTE - 1);
-        // `MAX` routes keep the product within the type.
-        Destination(u16::try_from(route).unwrap_or(0) * DESTINATIONS_PER_ROUTE + inner)
+        numbered(route, self.routes[route].1.destination(message))
+    }
+
+    fn destinations(&self) -> Vec<Destination> {
+        let routes = self.routes.iter().enumerate();
+        routes
+            .flat_map(|(route, (_, inner))| {
+                inner.destinations().into_iter().map(move |inner| numbered(route, inner))
+            })
+            .collect()
     }
 
     fn guarantees(&self, destination: Destination) -> TransportGuarantees {
@@ -169,7 +182,8 @@ impl fmt::Debug for TopicPattern {
 /// Iterative glob matching with one point of return per kind of star: linear memory, no exponential patterns.
 fn matches(pattern: &[u8], topic: &[u8]) -> bool {
     let (mut at_pattern, mut at_topic) = (0, 0);
-    let (mut word_star, mut any_star): (Option<(usize, usize)>, Option<(usize, usize)>) = (None, None);
+    let mut word_star: Option<(usize, usize)> = None;
+    let mut any_star: Option<(usize, usize)> = None;
     loop {
         if pattern[at_pattern..].starts_with(b"**") {
             at_pattern += 2;

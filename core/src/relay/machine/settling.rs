@@ -1,0 +1,143 @@
+//! Reporting to the store, until it has answered: a failed settle is never a failed send.
+
+use super::held::RunRef;
+use super::{Command, Machine};
+use crate::{Error, ErrorKind, Moment, Observation, Outcome, Settled, Settlement, Settlements, Verdict};
+use std::time::Duration;
+
+/// The settles on their way, and those to repeat.
+#[derive(Debug, Default)]
+pub(super) struct Settling {
+    open: Vec<OpenSettle>,
+    spare: Vec<Settlements>,
+}
+
+#[derive(Debug)]
+struct OpenSettle {
+    ticket: u32,
+    runs: Vec<RunRef>,
+    sent: Moment,
+    /// To be repeated, with identical verdicts.
+    repeat: Option<Settlements>,
+}
+
+/// One is answered while the next is sent.
+const SETTLES_IN_FLIGHT: usize = 2;
+/// A settle reports at most so many messages: a store bounds its work by it.
+const MESSAGES_PER_SETTLE: u32 = 1_000;
+
+impl Machine {
+    pub(super) fn settle_due(&self) -> Option<Moment> {
+        let repeats = self.settling.open.iter().any(|open| open.repeat.is_some());
+        let starts = !self.held.decided.is_empty() && self.settling.open.len() < SETTLES_IN_FLIGHT;
+        (repeats || starts).then_some(self.store.until)
+    }
+
+    pub(super) fn next_settle(&mut self, now: Moment) -> Option<Command> {
+        if self.settle_due()? > now {
+            return None;
+        }
+        let deadline = self.store_deadline(now);
+        for open in &mut self.settling.open {
+            if let Some(settlements) = open.repeat.take() {
+                return Some(Command::Settle { ticket: open.ticket, settlements, deadline });
+            }
+        }
+        let mut settlements = self.settling.spare.pop().unwrap_or_default();
+        settlements.clear();
+        let (mut runs, mut messages) = (Vec::new(), 0);
+        while let Some(at) = self.held.decided.front().copied() {
+            messages += u32::try_from(self.held.verdicts(at).count()).unwrap_or(u32::MAX);
+            if messages > MESSAGES_PER_SETTLE && !runs.is_empty() {
+                break;
+            }
+            self.held.decided.pop_front();
+            runs.push(at);
+            self.report(at, &mut settlements);
+        }
+        let ticket = self.ticket();
+        self.settling.open.push(OpenSettle { ticket, runs, sent: now, repeat: None });
+        Some(Command::Settle { ticket, settlements, deadline })
+    }
+
+    /// Adds a decided run: verdict by verdict, or handed back whole where nothing of it was touched.
+    fn report(&mut self, at: RunRef, settlements: &mut Settlements) {
+        let token = self.held.run(at).token;
+        let mut longest = Some(Duration::ZERO);
+        for verdict in self.held.verdicts(at) {
+            longest = match verdict {
+                Verdict::Release { after } => longest.map(|longest| longest.max(*after)),
+                _ => None,
+            };
+            if longest.is_none() {
+                break;
+            }
+        }
+        // A delay of the whole run would hold messages of destinations that flow.
+        match longest {
+            Some(after) if after.is_zero() || self.all_paused() => {
+                settlements.hand_back(token, after);
+                self.held.take_verdicts(at).for_each(drop);
+            }
+            _ => settlements.verdicts(token, self.held.take_verdicts(at)),
+        }
+    }
+
+    pub(super) fn on_settled(
+        &mut self,
+        now: Moment,
+        ticket: u32,
+        settlements: Settlements,
+        result: Result<Vec<Settled>, Error>,
+    ) {
+        let Some(place) = self.settling.open.iter().position(|open| open.ticket == ticket) else { return };
+        let result = result.and_then(|answers| {
+            if answers.len() == settlements.len() {
+                return Ok(answers);
+            }
+            let (given, asked) = (answers.len(), settlements.len());
+            Err(Error::new(ErrorKind::Unexpected, "settle")
+                .describe(format!("the store gave {given} answers to {asked} settlements")))
+        });
+        let answers = match result {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.settling.open[place].repeat = Some(settlements);
+                self.store_failed(now, error);
+                return;
+            }
+        };
+        let open = self.settling.open.swap_remove(place);
+        self.store_answered();
+        let (mut published, mut released) = (0, 0);
+        for ((at, (_, settlement)), answer) in open.runs.iter().zip(settlements.iter()).zip(answers) {
+            let (sent, known) = (self.held.run(*at).sent, self.held.run(*at).fenced);
+            match answer.outcome {
+                Outcome::Fenced if !known => self.observer.observe(&Observation::Fenced { sent }),
+                Outcome::Fenced => {}
+                Outcome::Applied | Outcome::AlreadyApplied => match settlement {
+                    Settlement::Verdicts(verdicts) => {
+                        published += count(verdicts, |verdict| *verdict == Verdict::Published);
+                        released += count(verdicts, |verdict| matches!(verdict, Verdict::Release { .. }));
+                    }
+                    Settlement::HandBack { .. } => released += self.held.messages_of(*at),
+                },
+            }
+            self.held.forget(*at);
+        }
+        self.settling.spare.push(settlements);
+        self.observer.observe(&Observation::Settled { published, took: now.since(open.sent) });
+        if released > 0 {
+            self.observer.observe(&Observation::Released { messages: released });
+        }
+        self.settled_some(now);
+    }
+
+    pub(super) fn has_open_settles(&self) -> bool {
+        !self.settling.open.is_empty()
+    }
+}
+
+fn count(verdicts: &[Verdict], matching: impl Fn(&Verdict) -> bool) -> u32 {
+    u32::try_from(verdicts.iter().filter(|verdict| matching(verdict)).count()).unwrap_or(u32::MAX)
+}
