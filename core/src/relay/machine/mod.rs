@@ -222,6 +222,8 @@ impl Machine {
             .or_else(|| self.next_publish(now))
             .or_else(|| self.next_probe(now))
             .or_else(|| self.next_claim(now))
+            // What could not be sent any more was decided meanwhile.
+            .or_else(|| self.next_settle(now))
     }
 
     /// When to poll again at the latest, if no event comes before; `None` is never.
