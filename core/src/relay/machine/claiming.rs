@@ -1,5 +1,6 @@
 //! When to claim, and what becomes of the answer.
 
+use super::destinations::scaled;
 use super::held::EntryRef;
 use super::stopping::Phase;
 use super::{Command, Machine};
@@ -167,8 +168,7 @@ impl Machine {
         self.claiming.again_when_settled = true;
         // Between three quarters of the interval and the whole, so that relays do not poll in step.
         let interval = self.config.polling_interval;
-        let quarter = u32::try_from((self.random)() >> 32).unwrap_or(0);
-        let poll = interval - (interval / 4).mul_f64(f64::from(quarter) / f64::from(u32::MAX));
+        let poll = interval - scaled(interval / 4, (self.random)());
         let due = claimed.next_due.map_or(poll, |at| {
             // A store that announces work and does not hand it out is not asked in a hot loop.
             let patience = Duration::from_millis(1 << self.claiming.empty.min(7));

@@ -140,7 +140,7 @@ impl Machine {
         };
         // Spread, so that not everything comes back at the moment of the probe.
         let spread = until.since(now).max(first);
-        let jitter = Duration::from_nanos(scaled(spread, random));
+        let jitter = scaled(spread, random);
         self.held.decide(at, Verdict::Release { after: until.since(now).max(first) + jitter });
         self.release_rest_of_key(at);
     }
@@ -199,7 +199,8 @@ impl Machine {
     }
 }
 
-/// A part of `duration`, drawn by `random`, in nanoseconds.
-fn scaled(duration: Duration, random: u64) -> u64 {
-    u64::try_from((duration.as_nanos() * u128::from(random)) >> 64).unwrap_or(u64::MAX)
+/// A part of `duration`, drawn by `random`.
+pub(super) fn scaled(duration: Duration, random: u64) -> Duration {
+    let part = (duration.as_nanos() * u128::from(random)) >> 64;
+    Duration::from_nanos(u64::try_from(part).unwrap_or(u64::MAX))
 }

@@ -73,35 +73,37 @@ impl Machine {
     ) {
         let Some(place) = self.leasing.open.iter().position(|open| open.ticket == ticket) else { return };
         let open = self.leasing.open.swap_remove(place);
-        let lease = self.config.lease;
-        match result {
+        for (at, token) in open.runs.iter().zip(&tokens) {
+            if let Some(run) = self.held.run_by_token(*at, *token) {
+                run.renewing = false;
+            }
+        }
+        match super::answered(result, tokens.len(), "renew") {
             Ok(answers) => {
                 self.store_answered();
                 for ((at, token), answer) in open.runs.iter().zip(tokens).zip(answers) {
-                    let Some(run) = self.held.run_by_token(*at, token) else { continue };
-                    run.renewing = false;
-                    if answer.outcome == Outcome::Applied {
-                        run.lease_ends = open.sent.after(lease);
-                        let ends = run.lease_ends;
-                        let first = std::mem::take(&mut run.renew_first);
-                        self.leasing.expect(ends, lease, None);
-                        if first {
-                            self.release_to_send(now, *at);
-                        }
-                    } else {
-                        self.lose(*at);
-                    }
+                    self.on_renewal_answered(now, *at, token, answer.outcome, open.sent);
                 }
             }
             Err(error) => {
-                for (at, token) in open.runs.iter().zip(tokens) {
-                    if let Some(run) = self.held.run_by_token(*at, token) {
-                        run.renewing = false;
-                    }
-                }
                 self.store_failed(now, error);
                 self.leasing.next = Some(now);
             }
+        }
+    }
+
+    fn on_renewal_answered(&mut self, now: Moment, at: RunRef, token: Token, outcome: Outcome, sent: Moment) {
+        let lease = self.config.lease;
+        let Some(run) = self.held.run_by_token(at, token) else { return };
+        if outcome != Outcome::Applied {
+            self.lose(at);
+            return;
+        }
+        run.lease_ends = sent.after(lease);
+        let (ends, was_suspect) = (run.lease_ends, std::mem::take(&mut run.renew_first));
+        self.leasing.expect(ends, lease, None);
+        if was_suspect {
+            self.release_to_send(now, at);
         }
     }
 

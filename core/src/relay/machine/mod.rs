@@ -296,6 +296,21 @@ impl Machine {
     }
 }
 
+/// A store's answer, if it has one part for each of the `asked`.
+fn answered<V>(
+    result: Result<Vec<V>, Error>,
+    asked: usize,
+    operation: &'static str,
+) -> Result<Vec<V>, Error> {
+    let answers = result?;
+    if answers.len() != asked {
+        let given = answers.len();
+        return Err(Error::new(ErrorKind::Unexpected, operation)
+            .describe(format!("the store gave {given} answers to {asked} questions")));
+    }
+    Ok(answers)
+}
+
 impl fmt::Debug for Machine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter

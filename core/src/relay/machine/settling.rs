@@ -91,16 +91,12 @@ impl Machine {
         result: Result<Vec<Settled>, Error>,
     ) {
         let Some(place) = self.settling.open.iter().position(|open| open.ticket == ticket) else { return };
-        let result = result.and_then(|answers| {
-            if answers.len() == settlements.len() {
-                return Ok(answers);
-            }
-            let (given, asked) = (answers.len(), settlements.len());
-            Err(Error::new(ErrorKind::Unexpected, "settle")
-                .describe(format!("the store gave {given} answers to {asked} settlements")))
-        });
-        let answers = match result {
+        let answers = match super::answered(result, settlements.len(), "settle") {
             Ok(answers) => answers,
+            Err(error) if error.kind() == ErrorKind::Rejected => {
+                self.on_refused(now, place, settlements, error);
+                return;
+            }
             Err(error) => {
                 self.settling.open[place].repeat = Some(settlements);
                 self.store_failed(now, error);
@@ -131,6 +127,34 @@ impl Machine {
             self.observer.observe(&Observation::Released { messages: released });
         }
         self.settled_some(now);
+    }
+
+    /// The store will never take this settle. Its runs are reported one by one, so that the wrong one is alone; that one is
+    /// left to its lease, since repeating it would hold everything else up for ever.
+    fn on_refused(&mut self, now: Moment, place: usize, settlements: Settlements, error: Error) {
+        let open = self.settling.open.swap_remove(place);
+        if let [run] = open.runs[..] {
+            self.held.forget(run);
+            self.settling.spare.push(settlements);
+            self.settled_some(now);
+        } else {
+            for (run, (token, settlement)) in open.runs.iter().zip(settlements.iter()) {
+                let mut single = self.settling.spare.pop().unwrap_or_default();
+                single.clear();
+                match settlement {
+                    Settlement::Verdicts(verdicts) => single.verdicts(token, verdicts.iter().cloned()),
+                    Settlement::HandBack { after } => single.hand_back(token, after),
+                }
+                let ticket = self.ticket();
+                self.settling.open.push(OpenSettle {
+                    ticket,
+                    runs: vec![*run],
+                    sent: open.sent,
+                    repeat: Some(single),
+                });
+            }
+        }
+        self.store_failed(now, error);
     }
 
     pub(super) fn has_open_settles(&self) -> bool {

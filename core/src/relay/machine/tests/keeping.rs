@@ -204,6 +204,43 @@ fn a_settle_is_repeated_with_identical_verdicts_and_nothing_is_sent_again() {
 }
 
 #[test]
+fn a_settle_that_the_store_refuses_for_good_holds_nothing_else_up() {
+    let mut world = World::new();
+    let claim = world.take_claim();
+    let (mut claimed, _) = one_run(&claim, &[("north", None), ("north", None)], 0);
+    let first = claimed.runs[0];
+    claimed.runs = vec![
+        Run { len: 1, ..first },
+        Run { start: 1, len: 1, token: Token { unit: 2, ..first.token }, ..first },
+    ];
+    world.handle(Event::Claimed { nonce: claim.nonce, result: Ok(claimed) });
+    let publish = world.take_publish();
+    world.confirm_all(publish);
+    let (ticket, settlements) = world.take_settle();
+    assert_eq!(settlements.len(), 2);
+    let refused = || Err(error(ErrorKind::Rejected));
+    world.handle(Event::Settled { ticket, settlements, result: refused() });
+    world.pass(SECOND);
+    let (ticket, settlements) = world.take_settle();
+    assert_eq!(settlements.len(), 1, "one by one");
+    world.handle(Event::Settled { ticket, settlements, result: refused() });
+    world.pass(2 * SECOND);
+    assert_eq!(world.settle(Outcome::Applied), ["published"]);
+    assert_eq!(world.machine.held(), 0, "the refused one is left to its lease");
+}
+
+#[test]
+fn a_renewal_with_too_few_answers_is_sent_again() {
+    let mut world = World::with(config().publish_timeout(20 * SECOND), false);
+    world.give(&[("north", None)]);
+    world.pass(20 * SECOND);
+    let (ticket, tokens) = world.take_renewal();
+    world.handle(Event::Renewed { ticket, tokens, result: Ok(Vec::new()) });
+    world.pass(SECOND);
+    world.take_renewal();
+}
+
+#[test]
 fn a_suspect_is_taken_alone_and_renewed_before_it_is_sent() {
     let mut world = World::new();
     let claim = world.take_claim();
