@@ -1,1 +1,4 @@
 //! Conformance suites, real servers and fault injection for the Pillarbox outbox.
+
+#[cfg(feature = "servers")]
+pub mod servers;

@@ -1,0 +1,35 @@
+//! Real servers for tests and benches: child processes on free loopback ports, in temporary folders.
+//!
+//! A test starts what it needs, and nothing has to run beforehand. Tests run in parallel, in one process or in many. What
+//! the machine lacks is installed by `scripts/setup`, and an error about a missing program says so; a test never passes
+//! because a server was not there.
+//!
+//! # Blocking
+//!
+//! Every call here blocks the thread, so that tests without a runtime can use it too. Inside an async test call it where
+//! nothing else has to make progress, or within `tokio::task::spawn_blocking`: starting Redis takes some milliseconds,
+//! starting RabbitMQ about ten seconds.
+//!
+//! # What remains afterwards
+//!
+//! Nothing. A server is killed when its value is dropped. If the test process ends without dropping it, because it was
+//! killed, aborted, or keeps the value in a `static`, a guardian process notices, kills the servers and removes their
+//! folders. The guardian is a shell that waits for the end of a pipe which only the test process holds.
+
+mod error;
+mod folder;
+mod guardian;
+mod launch;
+mod port;
+mod process;
+mod program;
+mod proxy;
+mod wait;
+
+pub use error::{ServerError, ServerErrorKind};
+pub use folder::ServerFolder;
+pub use launch::Launch;
+pub use port::free_port;
+pub use process::ChildServer;
+pub use program::find_program;
+pub use proxy::Proxy;

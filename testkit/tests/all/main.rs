@@ -1,0 +1,9 @@
+//! The integration tests of the testkit, in one binary, since linking many costs more than running them.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, and helpers of tests are not marked as tests"
+)]
+
+#[cfg(feature = "servers")]
+mod servers;

@@ -1,0 +1,13 @@
+mod process;
+mod proxy;
+
+use std::time::{Duration, Instant};
+
+/// Polls until `condition` holds, for at most 20 seconds.
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not within 20 seconds");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
