@@ -4,6 +4,21 @@
 //! the machine lacks is installed by `scripts/setup`, and an error about a missing program says so; a test never passes
 //! because a server was not there.
 //!
+//! ```no_run
+//! use pillarbox_testkit::servers::{Proxy, RedisServer};
+//!
+//! # fn main() -> Result<(), pillarbox_testkit::servers::ServerError> {
+//! let redis = RedisServer::options().append_only().start()?;
+//! let proxy = Proxy::start(redis.address())?;
+//! let store = proxy.through(&redis.url());
+//!
+//! redis.kill(); // SIGKILL: what was not on disk is lost
+//! redis.restart()?; // the same port, the same data folder
+//! proxy.cut(); // every connection breaks, the server lives
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Blocking
 //!
 //! Every call here blocks the thread, so that tests without a runtime can use it too. Inside an async test call it where
@@ -24,6 +39,7 @@ mod port;
 mod process;
 mod program;
 mod proxy;
+mod redis;
 mod wait;
 
 pub use error::{ServerError, ServerErrorKind};
@@ -33,3 +49,4 @@ pub use port::free_port;
 pub use process::ChildServer;
 pub use program::find_program;
 pub use proxy::Proxy;
+pub use redis::{RedisCluster, RedisOptions, RedisSentinels, RedisServer};

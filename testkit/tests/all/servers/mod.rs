@@ -1,5 +1,6 @@
 mod process;
 mod proxy;
+mod redis;
 
 use std::time::{Duration, Instant};
 
