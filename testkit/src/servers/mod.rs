@@ -5,12 +5,15 @@
 //! because a server was not there.
 //!
 //! ```no_run
-//! use pillarbox_testkit::servers::{Proxy, RedisServer};
+//! use pillarbox_testkit::servers::{Proxy, RabbitMqNode, RedisServer};
 //!
 //! # fn main() -> Result<(), pillarbox_testkit::servers::ServerError> {
 //! let redis = RedisServer::options().append_only().start()?;
 //! let proxy = Proxy::start(redis.address())?;
 //! let store = proxy.through(&redis.url());
+//!
+//! let virtual_host = RabbitMqNode::shared()?.virtual_host()?;
+//! let broker = virtual_host.url();
 //!
 //! redis.kill(); // SIGKILL: what was not on disk is lost
 //! redis.restart()?; // the same port, the same data folder
@@ -39,6 +42,7 @@ mod port;
 mod process;
 mod program;
 mod proxy;
+mod rabbitmq;
 mod redis;
 mod wait;
 
@@ -49,4 +53,5 @@ pub use port::free_port;
 pub use process::ChildServer;
 pub use program::find_program;
 pub use proxy::Proxy;
+pub use rabbitmq::{RabbitMqNode, RabbitMqVirtualHost};
 pub use redis::{RedisCluster, RedisOptions, RedisSentinels, RedisServer};

@@ -1,5 +1,8 @@
+#[cfg(target_os = "linux")]
+mod endings;
 mod process;
 mod proxy;
+mod rabbitmq;
 mod redis;
 
 use std::time::{Duration, Instant};
