@@ -2,3 +2,4 @@
 
 #[cfg(feature = "servers")]
 pub mod servers;
+pub mod storage;

@@ -1,0 +1,6 @@
+//! The cases of the suite. The macro [`storage_suite!`](crate::storage_suite) makes a test of each; the numbers are those
+//! of the architecture's rules, `F` stands for the failures that outboxes are known for.
+
+pub mod claims;
+pub mod enqueueing;
+pub mod fencing;

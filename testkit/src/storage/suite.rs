@@ -1,0 +1,91 @@
+use super::{Abilities, Ability, OutboxSettings, StorageHarness, TestStore, Violation, world::World};
+use pillarbox_core::Storage as _;
+use std::cell::RefCell;
+use std::fmt;
+
+/// One case of the suite: what the macro makes a test of.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Case {
+    /// Its name, also the test's.
+    pub name: &'static str,
+    /// What it needs beyond the contract of [`Storage`](pillarbox_core::Storage).
+    pub needs: &'static [Ability],
+}
+
+/// A case on its way: the harness, and a record of what was done.
+pub struct Trial<H> {
+    case: Case,
+    harness: H,
+    steps: RefCell<Vec<String>>,
+}
+
+impl<H: StorageHarness> Trial<H> {
+    #[doc(hidden)]
+    pub const fn new(name: &'static str, needs: &'static [Ability], harness: H) -> Self {
+        Self { case: Case { name, needs }, harness, steps: RefCell::new(Vec::new()) }
+    }
+
+    /// Whether the storage declares what this case needs. Nothing else makes a case not apply.
+    #[doc(hidden)]
+    pub fn applies(&self) -> bool {
+        let missing = self.harness.abilities().missing(self.case.needs);
+        if !missing.is_empty() {
+            println!("{} does not apply: the storage declares no {missing:?}", self.case.name);
+        }
+        missing.is_empty()
+    }
+
+    /// Ends the test.
+    ///
+    /// # Panics
+    /// With the rule that was broken, what was expected and what was seen, and the last steps.
+    #[doc(hidden)]
+    pub fn report(&self, result: Result<(), Violation>) {
+        if let Err(violation) = result {
+            let steps = self.steps.borrow();
+            let shown = &steps[steps.len().saturating_sub(40)..];
+            panic!(
+                "\n`{}` is broken\n{violation}\n  after these steps:\n    {}\n",
+                self.case.name,
+                shown.join("\n    ")
+            );
+        }
+    }
+
+    /// A fresh outbox with a first handle and a producer.
+    pub(super) async fn world(&self, settings: &OutboxSettings) -> Result<World<'_, H::Store>, Violation> {
+        let store = self.harness.create(settings).await?;
+        World::open(store, &self.steps, *settings).await
+    }
+
+    /// Compares what is declared with what the storage offers, and lists what does not apply.
+    ///
+    /// # Errors
+    /// A difference, or what stopped the harness.
+    #[doc(hidden)]
+    pub async fn declarations(&self) -> Result<(), Violation> {
+        let abilities = self.harness.abilities();
+        let store = self.harness.create(&OutboxSettings::default()).await?;
+        let storage = store.connect().await?;
+        let offered =
+            Abilities { admin: storage.admin().is_some(), wakeup: storage.wakeup().is_some(), ..abilities };
+        if offered != abilities {
+            let difference = format!("declared {abilities:?}, but the storage offers {offered:?}");
+            return Err(Violation::Harness(difference.into()));
+        }
+        for case in super::CASES {
+            let missing = abilities.missing(case.needs);
+            if !missing.is_empty() {
+                println!("{} does not apply: needs {missing:?}", case.name);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<H> fmt::Debug for Trial<H> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Trial").field("case", &self.case).finish_non_exhaustive()
+    }
+}
