@@ -1,6 +1,7 @@
 //! The application's half of a store.
 
 use crate::{Error, Message};
+use futures_util::future::BoxFuture;
 use std::future::Future;
 
 /// Writes messages into the caller's own transaction.
@@ -29,4 +30,32 @@ pub trait Enqueue<Transaction: ?Sized>: Send + Sync {
         transaction: &mut Transaction,
         messages: &[Message],
     ) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// Writes messages in a transaction of their own. Dyn-compatible, for programs that choose the store by URL.
+///
+/// Beside business data this is *not* an outbox: whoever writes both must use [`Enqueue`] with the transaction of the data.
+/// It is for messages that come from outside, such as those of `pillarbox enqueue`, and for replays.
+///
+/// # Contract
+///
+/// - All of `messages` become claimable, or none.
+/// - Messages of one key keep their order.
+/// - An id that is already there is no error (see [`RepeatedIds`](crate::RepeatedIds)).
+pub trait EnqueueAlone: Send + Sync {
+    /// Stores `messages`, all or none.
+    ///
+    /// # Errors
+    /// `Rejected` for a message over a limit of this outbox, and then nothing is stored; any other kind, whose
+    /// [effect](Error::effect) says whether the messages may be stored all the same.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves all messages stored, or none.
+    fn enqueue_alone<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+impl<P: EnqueueAlone + ?Sized> EnqueueAlone for std::sync::Arc<P> {
+    fn enqueue_alone<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<(), Error>> {
+        (**self).enqueue_alone(messages)
+    }
 }

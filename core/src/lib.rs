@@ -16,6 +16,8 @@ mod enqueue;
 mod erased;
 mod error;
 mod message;
+mod options;
+mod registry;
 mod relay;
 mod state;
 mod storage;
@@ -26,11 +28,13 @@ mod wakeup;
 
 pub use admin::{Admin, Affected, Cursor, Filter, ListState, Listing, Page, Stats, Stored};
 pub use backoff::Backoff;
-pub use enqueue::Enqueue;
+pub use enqueue::{Enqueue, EnqueueAlone};
 pub use erased::{AnyStorage, AnyTransport};
 pub use error::{Effect, Error, ErrorKind};
 pub use futures_util::future::BoxFuture;
 pub use message::{Headers, InvalidMessage, Limits, Message, MessageBuilder, MessageId, Text};
+pub use options::{UrlOptions, nearest, parse_duration};
+pub use registry::{OpenedStorage, Registry, StorageDriver, TransportDriver};
 pub use relay::{DEFAULT_PREFIX, Observation, Observer, Relay, RelayConfig, Silent, machine};
 pub use state::{Command, Lease, Record, Rejected, State, Transition, step};
 pub use storage::{
