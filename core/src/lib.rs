@@ -15,6 +15,8 @@ mod backoff;
 mod enqueue;
 mod erased;
 mod error;
+#[cfg(feature = "events")]
+pub mod events;
 mod message;
 mod options;
 mod registry;
@@ -23,6 +25,7 @@ mod state;
 mod storage;
 mod time;
 mod timer;
+mod trace;
 mod transport;
 mod wakeup;
 
@@ -45,5 +48,6 @@ pub use storage::{
 pub use time::TestClock;
 pub use time::{Moment, Timestamp};
 pub use timer::Timer;
+pub use trace::{InvalidTraceContext, TRACEPARENT, TRACESTATE, TraceContext, TraceSource};
 pub use transport::{Destination, Outcomes, Routes, TopicPattern, Transport, TransportGuarantees};
 pub use wakeup::{Hints, Wakeup};

@@ -1,6 +1,6 @@
 //! Stores and transports by URL. Drivers are plain constants; nothing registers itself.
 
-use crate::{AnyStorage, AnyTransport, EnqueueAlone, Error, ErrorKind, Storage, Transport};
+use crate::{AnyStorage, AnyTransport, EnqueueAlone, Error, ErrorKind, Storage};
 use futures_util::future::BoxFuture;
 use std::fmt;
 use std::sync::Arc;

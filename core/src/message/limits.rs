@@ -37,6 +37,11 @@ impl Limits {
         Ok(Self { max_payload: bytes })
     }
 
+    /// The widest limits that an outbox may set: for who builds a message before knowing the outbox, which checks again.
+    pub const fn highest() -> Self {
+        Self { max_payload: Self::HIGHEST_PAYLOAD }
+    }
+
     /// The largest payload, in bytes.
     pub const fn max_payload(self) -> u32 {
         self.max_payload
