@@ -1,31 +1,27 @@
 //! The in-memory storage of the Pillarbox outbox: the reference backend.
 //!
-//! Every transition is [`step`](pillarbox_core::step) behind a lock, so it is also the shortest answer to what the rules of
-//! the [architecture](pillarbox_core::docs::architecture) mean. For in-process buses, where producers and relays share one
-//! process and its death may take the messages along, and for tests of applications.
+//! For tests, for programs whose messages need not survive them, and as the shortest complete example of every rule: each
+//! change of a message is decided by [`step`](pillarbox_core::step), behind one lock.
 //!
 //! ```
-//! use pillarbox_core::{Enqueue, Message, MessageId, Timestamp};
-//! use pillarbox_memory::{MemoryClock, MemoryConfig, MemoryStorage};
-//! use std::sync::{Arc, Mutex};
+//! # use pillarbox_core::{Message, MessageId, Timestamp};
+//! # use pillarbox_memory::{MemoryClock, MemoryConfig, MemoryStorage};
+//! # use std::sync::{Arc, Mutex};
+//! let outbox = MemoryStorage::open(MemoryConfig::with_clock(MemoryClock::manual(Timestamp::EPOCH)))?;
+//! let orders = Arc::new(Mutex::new(vec!["order-0"]));
+//! let created = Message::given(MessageId::from_bytes([7; 16]), Timestamp::EPOCH, "orders.created").payload("{}")?;
 //!
-//! # futures_executor::block_on(async {
-//! let outbox = MemoryStorage::open(MemoryConfig::new(MemoryClock::manual()))?;
-//! let orders = Arc::new(Mutex::new(Vec::new()));
-//!
-//! let mut transaction = outbox.begin();
-//! let table = orders.clone();
-//! transaction.stage(move || table.lock().unwrap().push("order-1"));
-//! let message = Message::given(MessageId::from_bytes([1; 16]), Timestamp::EPOCH, "orders.created").payload("{}")?;
-//! outbox.enqueue(&mut transaction, &[message]).await?;
-//! transaction.commit(); // both, or neither if the transaction is dropped
-//!
-//! assert_eq!(*orders.lock().unwrap(), ["order-1"]);
-//! # Ok::<(), pillarbox_core::Error>(())
-//! # }).unwrap();
+//! let mut transaction = outbox.transaction();
+//! let written = Arc::clone(&orders);
+//! transaction.stage(move || written.lock().unwrap().push("order-1"));
+//! transaction.append(&[created])?;
+//! transaction.commit(); // both, or, if it is dropped, neither
+//! assert_eq!(orders.lock().unwrap().len(), 2);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Architecture invariant:** no runtime, no thread, no await under the lock.
+//! **Architecture invariant:** no runtime, no thread and, without the feature `clock`, no system clock: it runs on
+//! `wasm32-unknown-unknown`. Nothing is awaited while the lock is held.
 
 mod admin;
 mod clock;

@@ -1,51 +1,65 @@
-use crate::storage::MemoryStorage;
-use futures_util::task::AtomicWaker;
+use crate::MemoryStorage;
 use pillarbox_core::{BoxFuture, Hints, Wakeup};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Poll, Waker};
 
-/// Everyone who wants to hear of commits.
+/// Everyone who waits for hints.
 #[derive(Debug, Default)]
-pub(crate) struct Listeners(Vec<Weak<Signal>>);
+pub(crate) struct Subscribers(Mutex<Vec<Weak<Signal>>>);
 
-#[derive(Debug, Default)]
-struct Signal {
-    hinted: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl Listeners {
-    fn subscribe(&mut self) -> Listener {
-        self.0.retain(|signal| signal.strong_count() > 0);
-        let signal = Arc::default();
-        self.0.push(Arc::downgrade(&signal));
-        Listener(signal)
+impl Subscribers {
+    /// Hints everyone.
+    pub(crate) fn hint(&self) {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|subscriber| {
+            let Some(signal) = subscriber.upgrade() else { return false };
+            signal.raise();
+            true
+        });
     }
 
-    /// Hints everyone. Many hints that nobody has taken yet are one.
-    pub(crate) fn hint(&self) {
-        for signal in self.0.iter().filter_map(Weak::upgrade) {
-            if !signal.hinted.swap(true, Ordering::AcqRel) {
-                signal.waker.wake();
-            }
+    fn subscribe(&self) -> Arc<Signal> {
+        let signal = Arc::new(Signal::default());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&signal));
+        signal
+    }
+}
+
+/// A flag that can be waited for: many hints are one.
+#[derive(Debug, Default)]
+struct Signal(Mutex<(bool, Option<Waker>)>);
+
+impl Signal {
+    fn raise(&self) {
+        let waker = {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            state.0 = true;
+            state.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
         }
+    }
+}
+
+#[derive(Debug)]
+struct MemoryHints(Arc<Signal>);
+
+impl Hints for MemoryHints {
+    fn hinted(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::poll_fn(|context| {
+            let mut state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if std::mem::take(&mut state.0) {
+                return Poll::Ready(());
+            }
+            state.1 = Some(context.waker().clone());
+            Poll::Pending
+        }))
     }
 }
 
 impl Wakeup for MemoryStorage {
     fn subscribe(&self) -> Box<dyn Hints> {
-        Box::new(self.lock().listeners.subscribe())
-    }
-}
-
-struct Listener(Arc<Signal>);
-
-impl Hints for Listener {
-    fn hinted(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::poll_fn(|context| {
-            self.0.waker.register(context.waker());
-            if self.0.hinted.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
-        }))
+        Box::new(MemoryHints(self.subscribers().subscribe()))
     }
 }

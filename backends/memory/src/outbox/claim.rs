@@ -1,257 +1,205 @@
-//! Handing out.
+//! Claims: repeated, expired, solo and ordinary ones.
 
-use super::keys::KeyStage;
-use super::{HeldRun, Item, Outbox, Slot};
-use pillarbox_core::{
-    Claim, Claimed, Command, Content, Entry, Outcome, Record, Renewed, Run, State, Text, Timestamp, Token,
-    Transition, step,
-};
-use std::time::Duration;
-
-/// How many more messages than it hands out a claim moves from waiting to ready.
-const PROMOTED_AT_LEAST: u32 = 100;
-/// How many runs without an outcome one claim charges at most.
-const STRUCK_AT_MOST: u32 = 64;
+use super::{Outbox, Place, RunState, Work};
+use pillarbox_core::{Claim, Claimed, Command, Entry, Run, State, Text, Timestamp, Token, Transition, step};
 
 impl Outbox {
     pub(crate) fn claim(&mut self, claim: &Claim, now: Timestamp) -> Claimed {
-        let mut claimed = Claimed { now, ..Claimed::default() };
-        if claim.limit == 0 {
-            return claimed;
-        }
-        if self.repeat(claim, now, &mut claimed) {
-            return claimed;
-        }
-        self.promote(now, claim.limit.saturating_mul(2).max(PROMOTED_AT_LEAST));
-        self.strike_ended(now, &mut claimed);
-        if claim.solo {
-            if let Some(item) = self.suspects.pop_front() {
-                self.hand_out_suspect(claim, item, &mut claimed);
-            }
-        } else {
-            self.hand_out(claim, &mut claimed);
-        }
-        claimed.suspects = u32::try_from(self.suspects.len()).unwrap_or(u32::MAX);
-        if (claimed.entries.len() as u64) < u64::from(claim.limit) {
-            let due = self.later.first_key_value().map(|((due, _), _)| *due);
-            let end = self.ends.first_key_value().map(|((end, _), ())| *end);
-            claimed.next_due = due.into_iter().chain(end).min().map(|at| at.max(now));
-        }
-        claimed
-    }
-
-    /// The same claim again: the same runs, as long as their leases live.
-    fn repeat(&self, claim: &Claim, now: Timestamp, claimed: &mut Claimed) -> bool {
-        let units = self.nonces.get(&claim.nonce).map_or(&[][..], Vec::as_slice);
-        for run in units.iter().filter_map(|unit| self.runs.get(unit)).filter(|run| run.until > now) {
-            self.answer(run, claimed);
-        }
-        !claimed.runs.is_empty()
-    }
-
-    /// Charges the runs whose leases ran out without an outcome: this is the claim that takes them.
-    fn strike_ended(&mut self, now: Timestamp, claimed: &mut Claimed) {
-        for _ in 0..STRUCK_AT_MOST {
-            let Some(((end, unit), ())) = self.ends.first_key_value().map(|(key, ())| (*key, ())) else {
-                return;
-            };
-            if end > now {
-                return;
-            }
-            let Some(run) = self.forget_run(unit) else { return };
-            let mut returning = Vec::new();
-            for slot in run.members {
-                let max_strikes = self.max_strikes;
-                let letter = self.letter_mut(slot);
-                // Its lease has run out, so it is claimable.
-                let struck = letter.record.as_claimable(now, max_strikes).unwrap_or(letter.record);
-                letter.record = struck;
-                if struck.state == State::Dead {
-                    claimed.buried += 1;
-                    let reason =
-                        format!("its relay died {} times while it held this message alone", struck.strikes);
-                    self.bury(slot, Text::from(reason), now);
-                } else {
-                    returning.push(slot);
-                }
-            }
-            self.put_back(returning, &run.keys, now);
-        }
-    }
-
-    fn hand_out(&mut self, claim: &Claim, claimed: &mut Claimed) {
-        let mut forming = Forming::default();
-        let mut room = claim.limit;
-        while room > 0
-            && let Some(item) = self.ready.pop_front()
-        {
-            match item {
-                Item::Message(slot) => {
-                    if !forming.takes(self.letter(slot).record.run_limit) {
-                        self.close(&mut forming, claim, claimed);
-                    }
-                    forming.add(slot, self.letter(slot).record.run_limit);
-                    room -= 1;
-                }
-                Item::Key(key) => room -= self.hand_out_key(key, room, &mut forming, claim, claimed),
+        let mut answer = Claimed { now, ..Claimed::default() };
+        self.promote(now);
+        if !self.repeat(claim, &mut answer) && claim.limit > 0 {
+            self.take_expired(claim, &mut answer);
+            if claim.solo {
+                self.hand_out_suspect(claim, &mut answer);
+            } else {
+                self.hand_out_due(claim, &mut answer);
             }
         }
-        self.close(&mut forming, claim, claimed);
+        answer.suspects = u32::try_from(self.suspects.len()).unwrap_or(u32::MAX);
+        if answer.entries.len() < claim.limit as usize {
+            let waiting = self.waiting.first().map(|first| first.0);
+            let lease = self.leases.first().map(|first| first.0);
+            answer.next_due = [waiting, lease].into_iter().flatten().min().map(|due| due.max(now));
+        }
+        answer
     }
 
-    /// As much of a key as fits into one run. A key never spans two runs: they could end apart.
-    fn hand_out_key(
-        &mut self,
-        key: Text,
-        room: u32,
-        forming: &mut Forming,
-        claim: &Claim,
-        claimed: &mut Claimed,
-    ) -> u32 {
+    /// The same runs again, for a claimant that did not get the answer.
+    fn repeat(&self, claim: &Claim, answer: &mut Claimed) -> bool {
+        let Some(units) = self.runs_by_nonce.get(&claim.nonce) else { return false };
+        for run in units.iter().map(|unit| &self.runs[unit]) {
+            if run.until > answer.now {
+                self.answer_run(run, answer);
+            }
+        }
+        !answer.runs.is_empty()
+    }
+
+    /// Takes runs whose lease ran out: charges the strike and puts their messages back in front, as many as the claim has
+    /// room for. Those that nobody needs yet are left to their holders.
+    fn take_expired(&mut self, claim: &Claim, answer: &mut Claimed) {
         let mut taken = 0;
-        while taken < room
-            && let Some(slot) = self.keys.get(&key).and_then(super::KeyState::head)
+        while if claim.solo { self.suspects.is_empty() } else { taken < claim.limit as usize } {
+            match self.leases.first() {
+                Some(first) if first.0 <= answer.now => {}
+                _ => return,
+            }
+            let Some((_, unit)) = self.leases.pop_first() else { return };
+            taken += self.strike(unit, answer);
+        }
+    }
+
+    fn strike(&mut self, unit: u64, answer: &mut Claimed) -> usize {
+        let Some(run) = self.end_run(unit) else { return 0 };
+        let now = answer.now;
+        let keys = self.keys_of(&run.messages);
+        for &place in run.messages.iter().rev() {
+            let stored = &mut self.messages[place];
+            let struck = stored.record.as_claimable(now, self.guarantees.max_strikes);
+            stored.record = struck.expect("the lease has run out");
+            let (state, strikes, key) = (stored.record.state, stored.record.strikes, stored.key);
+            if state == State::Dead {
+                answer.buried += 1;
+                let reason = format!(
+                    "its relay died {strikes} times while it held this message alone (`max_strikes`)"
+                );
+                self.lay_to_rest(place, Text::from(reason), now);
+            } else if let Some(key) = key {
+                self.put_back(place, key);
+            } else {
+                self.offer(Work::Message(place), now, true);
+            }
+        }
+        self.free_keys(&keys, now, true);
+        run.messages.len()
+    }
+
+    fn hand_out_suspect(&mut self, claim: &Claim, answer: &mut Claimed) {
+        if let Some(work) = self.suspects.pop_front() {
+            let place = self.take_head(work);
+            self.hand_out(vec![place], claim, answer);
+        }
+    }
+
+    /// Hands out what is ready, in runs whose messages are all under the same suspicion: so the search for a deadly message
+    /// neither spreads nor starts again.
+    fn hand_out_due(&mut self, claim: &Claim, answer: &mut Claimed) {
+        let mut room = claim.limit as usize;
+        let mut run = Vec::new();
+        let (mut suspicion, mut longest) = (0, 0);
+        while room > 0
+            && let Some(work) = self.ready.pop_front()
         {
-            let record = self.letter(slot).record;
-            if taken > 0
-                && (record.due_at > claimed.now || record.is_suspect() || !forming.takes(record.run_limit))
-            {
-                break;
+            let limit = self.messages[self.head(work)].record.run_limit;
+            if run.len() == longest || limit != suspicion {
+                if !run.is_empty() {
+                    self.hand_out(std::mem::take(&mut run), claim, answer);
+                }
+                suspicion = limit;
+                longest = room.min(limit as usize).min(self.guarantees.max_run as usize);
+                run.reserve_exact(longest.min(self.ready.len() + 1));
             }
-            if !forming.takes(record.run_limit) {
-                self.close(forming, claim, claimed);
+            let before = run.len();
+            run.push(self.take_head(work));
+            if let Work::Key(key) = work {
+                self.take_more(key, suspicion, longest, answer.now, &mut run);
             }
-            self.key_entry(key.clone()).queue.pop_front();
-            forming.add(slot, record.run_limit);
-            taken += 1;
+            room -= run.len() - before;
         }
-        self.unplace_key(&key, KeyStage::Claimed);
-        forming.keys.push(key);
-        taken
-    }
-
-    fn hand_out_suspect(&mut self, claim: &Claim, item: Item, claimed: &mut Claimed) {
-        let mut forming = Forming::default();
-        let slot = match item {
-            Item::Message(slot) => Some(slot),
-            Item::Key(key) => {
-                let slot = self.key_entry(key.clone()).queue.pop_front();
-                self.unplace_key(&key, KeyStage::Claimed);
-                forming.keys.push(key);
-                slot
-            }
-        };
-        if let Some(slot) = slot {
-            forming.add(slot, 1);
-            self.close(&mut forming, claim, claimed);
+        if !run.is_empty() {
+            self.hand_out(run, claim, answer);
         }
     }
 
-    /// Makes a run of what was gathered.
-    fn close(&mut self, forming: &mut Forming, claim: &Claim, claimed: &mut Claimed) {
-        let Forming { members, keys, .. } = std::mem::take(forming);
-        if members.is_empty() {
-            return;
+    fn take_head(&mut self, work: Work) -> u32 {
+        let place = self.head(work);
+        if let Work::Key(key) = work {
+            self.set_place(key, Place::Held);
+            self.keys[key].queue.pop_front();
         }
-        self.fence += 1;
-        let token = Token { unit: self.fence, fence: self.fence, nonce: claim.nonce };
-        let run = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        place
+    }
+
+    /// Adds messages that follow in the key, as long as they are due and under the same suspicion.
+    fn take_more(&mut self, key: u32, suspicion: u32, longest: usize, now: Timestamp, run: &mut Vec<u32>) {
+        while run.len() < longest
+            && let Some(&next) = self.keys[key].queue.front()
+        {
+            let record = &self.messages[next].record;
+            if record.due_at > now || record.run_limit != suspicion {
+                return;
+            }
+            self.keys[key].queue.pop_front();
+            run.push(next);
+        }
+    }
+
+    fn hand_out(&mut self, messages: Vec<u32>, claim: &Claim, answer: &mut Claimed) {
+        let number = self.next_number();
+        let token = Token { unit: number, fence: number, nonce: claim.nonce };
+        let run = u32::try_from(messages.len()).expect("a run is at most as long as a claim's limit");
         let command = Command::Claim { token, lease: claim.lease, run, solo: claim.solo };
-        let max_strikes = self.max_strikes;
-        for slot in &members {
-            let letter = self.letter_mut(*slot);
-            match step(&letter.record, &command, claimed.now, max_strikes) {
-                Ok(Transition::Claimed(record)) => letter.record = record,
-                other => unreachable!("what is ready is claimable: {other:?}"),
+        for &place in &messages {
+            let record = &mut self.messages[place].record;
+            match step(record, &command, answer.now, self.guarantees.max_strikes) {
+                Ok(Transition::Claimed(claimed)) => *record = claimed,
+                other => unreachable!("only what may be claimed is ready, and {record:?} answered {other:?}"),
             }
         }
-        let held = HeldRun { token, until: claimed.now.after(claim.lease), members, keys };
         self.claimed += u64::from(run);
-        self.answer(&held, claimed);
-        self.ends.insert((held.until, token.unit), ());
-        self.nonces.entry(claim.nonce).or_default().push(token.unit);
-        self.runs.insert(token.unit, held);
+        let until = answer.now.after(claim.lease);
+        let state = RunState { token, claimed_at: answer.now, until, messages };
+        self.answer_run(&state, answer);
+        self.leases.insert((until, number));
+        self.runs_by_nonce.entry(claim.nonce).or_default().push(number);
+        self.runs.insert(number, state);
     }
 
-    fn answer(&self, run: &HeldRun, claimed: &mut Claimed) {
-        let start = u32::try_from(claimed.entries.len()).unwrap_or(u32::MAX);
-        let len = u32::try_from(run.members.len()).unwrap_or(u32::MAX);
-        let mut claimed_at = claimed.now;
-        for slot in &run.members {
-            let letter = self.letter(*slot);
-            if let Some(lease) = letter.record.lease() {
-                claimed_at = lease.claimed_at;
+    fn answer_run(&self, run: &RunState, answer: &mut Claimed) {
+        // Both are bounded by a claim's limit, which is a `u32`.
+        let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        let start = count(answer.entries.len());
+        answer.entries.extend(run.messages.iter().map(|place| {
+            let stored = &self.messages[*place];
+            Entry {
+                content: stored.content.clone(),
+                attempts: stored.record.attempts,
+                strikes: stored.record.strikes,
             }
-            let Record { attempts, strikes, .. } = letter.record;
-            claimed.entries.push(Entry {
-                content: Content::Message(letter.message.clone()),
-                attempts,
-                strikes,
-            });
-        }
-        claimed.runs.push(Run { token: run.token, claimed_at, lease_until: run.until, start, len });
+        }));
+        answer.runs.push(Run {
+            token: run.token,
+            claimed_at: run.claimed_at,
+            lease_until: run.until,
+            start,
+            len: count(run.messages.len()),
+        });
     }
 
-    pub(super) fn forget_run(&mut self, unit: u64) -> Option<HeldRun> {
+    /// Forgets a run, whatever became of it; its messages are the caller's.
+    pub(super) fn end_run(&mut self, unit: u64) -> Option<RunState> {
         let run = self.runs.remove(&unit)?;
-        self.ends.remove(&(run.until, unit));
-        self.claimed -= run.members.len() as u64;
-        if let Some(units) = self.nonces.get_mut(&run.token.nonce) {
+        self.leases.remove(&(run.until, unit));
+        self.claimed -= run.messages.len() as u64;
+        if let Some(units) = self.runs_by_nonce.get_mut(&run.token.nonce) {
             units.retain(|other| *other != unit);
             if units.is_empty() {
-                self.nonces.remove(&run.token.nonce);
+                self.runs_by_nonce.remove(&run.token.nonce);
             }
         }
         Some(run)
     }
 
-    pub(crate) fn renew(&mut self, token: Token, lease: Duration, now: Timestamp) -> Renewed {
-        let Some(run) = self.runs.get_mut(&token.unit).filter(|run| run.token == token) else {
-            let outcome = self.not_current(token);
-            return Renewed { outcome, at: now, lease_until: None };
-        };
-        let (old, new) = (run.until, run.until.max(now.after(lease)));
-        run.until = new;
-        let members = std::mem::take(&mut run.members);
-        for slot in &members {
-            let max_strikes = self.max_strikes;
-            let letter = self.letter_mut(*slot);
-            if let Ok(Transition::Renewed(record)) =
-                step(&letter.record, &Command::Renew { token, lease }, now, max_strikes)
-            {
-                letter.record = record;
+    pub(super) fn keys_of(&self, messages: &[u32]) -> Vec<u32> {
+        messages.iter().filter_map(|place| self.messages[*place].key).collect()
+    }
+
+    /// Lets go of those of these keys that a run has held until now.
+    pub(super) fn free_keys(&mut self, keys: &[u32], now: Timestamp, in_front: bool) {
+        for &key in keys {
+            if self.keys.value(key).is_some_and(|key| key.place == Place::Held) {
+                self.free_key(key, now, in_front);
             }
         }
-        if let Some(run) = self.runs.get_mut(&token.unit) {
-            run.members = members;
-        }
-        self.ends.remove(&(old, token.unit));
-        self.ends.insert((new, token.unit), ());
-        Renewed { outcome: Outcome::Applied, at: now, lease_until: Some(new) }
-    }
-
-    pub(super) fn not_current(&self, token: Token) -> Outcome {
-        if self.settled.tokens.contains(&token) { Outcome::AlreadyApplied } else { Outcome::Fenced }
-    }
-}
-
-/// A run that is being gathered.
-#[derive(Debug, Default)]
-struct Forming {
-    members: Vec<Slot>,
-    keys: Vec<Text>,
-    /// The smallest `run_limit` of its members.
-    limit: Option<u32>,
-}
-
-impl Forming {
-    fn takes(&self, run_limit: u32) -> bool {
-        let limit = self.limit.map_or(run_limit, |limit| limit.min(run_limit));
-        (self.members.len() as u64) < u64::from(limit)
-    }
-
-    fn add(&mut self, slot: Slot, run_limit: u32) {
-        self.limit = Some(self.limit.map_or(run_limit, |limit| limit.min(run_limit)));
-        self.members.push(slot);
     }
 }

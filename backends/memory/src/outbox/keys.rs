@@ -1,108 +1,78 @@
-//! Ordering keys: one queue each, in one place at a time.
+//! Messages with an ordering key.
 
-use super::{Item, Outbox, Slot};
+use super::{Outbox, Work};
 use pillarbox_core::{Text, Timestamp};
 use std::collections::VecDeque;
 
-/// One ordering key with messages that are not settled.
+/// The messages of one key that wait, in order. A key that nobody waits in is forgotten.
 #[derive(Debug)]
-pub(crate) struct KeyState {
-    pub(super) queue: VecDeque<Slot>,
-    pub(super) stage: KeyStage,
-    /// Held by this dead letter, under the policy `Block`.
-    pub(super) blocked_by: Option<Slot>,
+pub(super) struct Key {
+    name: Text,
+    pub(super) queue: VecDeque<u32>,
+    pub(super) place: Place,
 }
 
-/// Where a key is.
+/// Where a key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KeyStage {
-    /// Nowhere yet.
-    New,
-    /// In `ready`.
+pub(super) enum Place {
+    /// In `ready` or `suspects`.
     Ready,
-    /// In `suspects`.
-    Suspect,
-    /// In `later`, or blocked.
-    Waiting,
-    /// Part of a run.
-    Claimed,
+    /// In `waiting`, until its head is due.
+    Waiting(Timestamp),
+    /// Held by a run; those of its messages that are in the run are not in the queue.
+    Held,
+    /// By its dead head, which lies at this place.
+    Blocked(u32),
 }
 
-impl KeyState {
-    pub(super) fn head(&self) -> Option<Slot> {
-        self.queue.front().copied()
+impl Place {
+    const fn is_parked(self) -> bool {
+        matches!(self, Self::Waiting(_) | Self::Blocked(_))
     }
 }
 
 impl Outbox {
-    pub(super) fn push_to_key(&mut self, key: Text, slot: Slot, now: Timestamp) {
-        let state = self.key_entry(key.clone());
-        state.queue.push_back(slot);
-        match state.stage {
-            KeyStage::New => self.place_key(&key, now, false),
-            KeyStage::Waiting => self.waiting += 1,
-            KeyStage::Ready | KeyStage::Suspect | KeyStage::Claimed => {}
+    /// Adds a message behind the others of its key.
+    pub(super) fn join(&mut self, place: u32, name: Text, now: Timestamp) {
+        if let Some(&key) = self.keys_by_name.get(&name) {
+            self.messages[place].key = Some(key);
+            let joined = &mut self.keys[key];
+            joined.queue.push_back(place);
+            self.parked += u64::from(joined.place.is_parked());
+            return;
         }
+        let queue = VecDeque::from([place]);
+        let key = self.keys.insert(Key { name: name.clone(), queue, place: Place::Held });
+        self.keys_by_name.insert(name, key);
+        self.messages[place].key = Some(key);
+        self.offer(Work::Key(key), now, false);
     }
 
-    /// Puts messages that come back in front of their key's others, in order.
-    pub(super) fn return_to_key(&mut self, key: &Text, slot: Slot) {
-        self.key_entry(key.clone()).queue.push_front(slot);
+    /// Puts a message back in front of the others of its key, which is held.
+    pub(super) fn put_back(&mut self, place: u32, key: u32) {
+        self.keys[key].queue.push_front(place);
     }
 
-    pub(super) fn key_entry(&mut self, key: Text) -> &mut KeyState {
-        self.keys.entry(key).or_insert_with(|| KeyState {
-            queue: VecDeque::new(),
-            stage: KeyStage::New,
-            blocked_by: None,
-        })
-    }
-
-    /// Puts a key that is in no place where its head belongs, or forgets it if it is empty.
-    pub(super) fn place_key(&mut self, key: &Text, now: Timestamp, in_front: bool) {
-        let Some(state) = self.keys.get_mut(key) else { return };
-        if state.stage == KeyStage::Waiting {
-            self.waiting -= state.queue.len() as u64;
-        }
-        let item = Item::Key(key.clone());
-        let Some(head) = state.head() else {
-            if state.blocked_by.is_none() {
-                self.keys.remove(key);
-            } else {
-                state.stage = KeyStage::Waiting;
+    /// Lets go of a key that a run has held.
+    pub(super) fn free_key(&mut self, key: u32, now: Timestamp, in_front: bool) {
+        if self.keys[key].queue.is_empty() {
+            if let Some(key) = self.keys.remove(key) {
+                self.keys_by_name.remove(&key.name);
             }
             return;
-        };
-        let (blocked, length) = (state.blocked_by.is_some(), state.queue.len() as u64);
-        let record = self.letter(head).record;
-        let stage = if blocked {
-            self.waiting += length;
-            KeyStage::Waiting
-        } else if record.due_at > now {
-            self.waiting += length;
-            self.wait_until(record.due_at, item);
-            KeyStage::Waiting
-        } else if record.is_suspect() {
-            self.suspects.push_back(item);
-            KeyStage::Suspect
-        } else {
-            if in_front {
-                self.ready.push_front(item);
-            } else {
-                self.ready.push_back(item);
-            }
-            KeyStage::Ready
-        };
-        self.key_entry(key.clone()).stage = stage;
+        }
+        self.offer(Work::Key(key), now, in_front);
     }
 
-    /// Takes the key out of the waiting ones' count, for a run or for a change of its queue.
-    pub(super) fn unplace_key(&mut self, key: &Text, stage: KeyStage) {
-        if let Some(state) = self.keys.get_mut(key) {
-            if state.stage == KeyStage::Waiting {
-                self.waiting -= state.queue.len() as u64;
-            }
-            state.stage = stage;
+    pub(super) fn set_place(&mut self, key: u32, place: Place) {
+        let key = &mut self.keys[key];
+        let waiting = key.queue.len() as u64;
+        if key.place.is_parked() {
+            self.parked -= waiting;
         }
+        if place.is_parked() {
+            self.parked += waiting;
+        }
+        key.place = place;
     }
 }

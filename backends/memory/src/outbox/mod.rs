@@ -1,247 +1,247 @@
-//! What is behind the lock: the messages, and where each of them waits.
+//! The outbox behind the lock. What may happen to a message is decided by [`step`](pillarbox_core::step); what stands
+//! here is who is next, kept in indexes so that no call looks at the whole backlog.
 //!
-//! Every message that is not claimed or terminal is in exactly one place: a message without a key in `ready`, `later` or
-//! `suspects`; a message with a key in its key's queue, and the key in one of those places. So a claim looks only at what it
-//! hands out, however much is stored.
+//! Each waiting message or key stands in exactly one place: `ready`, `suspects`, `waiting` for a time, held by a run,
+//! or, for a key, blocked by its dead head.
 
 mod claim;
 mod dead;
 mod keys;
 mod settle;
+mod settled;
+mod slab;
 
-pub(crate) use dead::Mending;
-
-use crate::MemoryConfig;
-use crate::wakeup::Listeners;
-use keys::KeyState;
+use keys::{Key, Place};
 use pillarbox_core::{
-    Content, HeadPolicy, Message, MessageId, Nonce, Record, Stats, Stored, Text, Timestamp, Token,
+    Content, Message, MessageId, Nonce, Record, Stats, StorageGuarantees, Text, Timestamp, Token, Undecodable,
 };
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use settled::SettledTokens;
+use slab::Slab;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-/// Where a message is stored.
-pub(crate) type Slot = u32;
-
-/// What waits somewhere.
-#[derive(Clone, Debug)]
-pub(crate) enum Item {
-    /// A message without a key, or one that has not joined its key yet.
-    Message(Slot),
-    /// A key with its queue.
-    Key(Text),
-}
-
-/// A message with its record.
-#[derive(Debug)]
-pub(crate) struct Letter {
-    pub(crate) message: Message,
-    pub(crate) record: Record,
-    /// Why it is dead, or was last retried.
-    pub(crate) reason: Option<Text>,
-    pub(crate) died_at: Option<Timestamp>,
-}
-
-/// A claimed run.
-#[derive(Debug)]
-struct HeldRun {
-    token: Token,
-    until: Timestamp,
-    members: Vec<Slot>,
-    keys: Vec<Text>,
-}
+/// How many messages one call moves from `waiting` at most, so that a million that fall due at once hold nobody up long.
+const PROMOTED: u32 = 4_096;
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    max_strikes: u32,
-    head_policy: HeadPolicy,
+    guarantees: StorageGuarantees,
     keep_published: bool,
-    pub(crate) listeners: Listeners,
-    letters: Vec<Option<Letter>>,
-    free: Vec<Slot>,
-    keys: HashMap<Text, KeyState>,
-    ready: VecDeque<Item>,
-    /// By the time when it is due, then in the order in which it came.
-    later: BTreeMap<(Timestamp, u64), Item>,
-    suspects: VecDeque<Item>,
-    runs: HashMap<u64, HeldRun>,
-    /// The runs by the end of their leases.
-    ends: BTreeMap<(Timestamp, u64), ()>,
-    nonces: HashMap<Nonce, Vec<u64>>,
-    settled: Settled,
-    dead: BTreeMap<u64, Slot>,
-    published: VecDeque<(Timestamp, Slot)>,
-    /// Dead and waiting messages, for looking one up.
-    findable: HashMap<MessageId, Slot>,
-    sequence: u64,
-    fence: u64,
+    now: Timestamp,
+    /// The last number given; numbers order messages and deaths, and name and fence runs.
+    number: u64,
+    messages: Slab<Stored>,
+    ids: HashMap<MessageId, u32>,
+    keys: Slab<Key>,
+    keys_by_name: HashMap<Text, u32>,
+    /// Due, in order of arrival.
+    ready: VecDeque<Work>,
+    /// Due, for solo claims.
+    suspects: VecDeque<Work>,
+    /// Not due yet.
+    waiting: BTreeSet<(Timestamp, u64, Work)>,
+    runs: HashMap<u64, RunState>,
+    leases: BTreeSet<(Timestamp, u64)>,
+    runs_by_nonce: HashMap<Nonce, Vec<u64>>,
+    settled: SettledTokens,
+    /// Dead letters in order of their deaths.
+    dead: BTreeMap<u64, u32>,
+    /// Kept published messages in order of their settlements.
+    published: VecDeque<u32>,
     claimed: u64,
-    /// How many messages wait for a time or behind one that does.
-    waiting: u64,
+    /// Single messages in `waiting`.
+    scheduled: u64,
+    /// Messages in the queues of keys that wait or are blocked.
+    parked: u64,
 }
 
-/// The tokens that were settled last, so that a repetition is told apart from a fence.
-#[derive(Debug, Default)]
-struct Settled {
-    order: VecDeque<Token>,
-    tokens: HashSet<Token>,
+/// A message and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) content: Content,
+    pub(crate) record: Record,
+    /// Its key, once it has joined it.
+    key: Option<u32>,
+    number: u64,
+    /// Why it was retried or died.
+    pub(crate) reason: Option<Text>,
+    /// When it was published or died.
+    pub(crate) ended_at: Option<Timestamp>,
 }
 
-impl Settled {
-    /// More than any relay repeats at once.
-    const REMEMBERED: usize = 4_096;
+/// What can be next: a message without a key, or the head of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    Message(u32),
+    Key(u32),
+}
 
-    fn remember(&mut self, token: Token) {
-        if self.tokens.insert(token) {
-            self.order.push_back(token);
-        }
-        if self.order.len() > Self::REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.tokens.remove(&oldest);
-        }
-    }
+#[derive(Debug)]
+struct RunState {
+    token: Token,
+    claimed_at: Timestamp,
+    until: Timestamp,
+    messages: Vec<u32>,
 }
 
 impl Outbox {
-    pub(crate) fn new(config: &MemoryConfig) -> Self {
+    pub(crate) fn new(guarantees: StorageGuarantees, keep_published: bool) -> Self {
         Self {
-            max_strikes: config.max_strikes,
-            head_policy: config.head_policy,
-            keep_published: config.keep_published,
-            listeners: Listeners::default(),
-            letters: Vec::new(),
-            free: Vec::new(),
-            keys: HashMap::new(),
+            guarantees,
+            keep_published,
+            now: Timestamp::EPOCH,
+            number: 0,
+            messages: Slab::new(),
+            ids: HashMap::new(),
+            keys: Slab::new(),
+            keys_by_name: HashMap::new(),
             ready: VecDeque::new(),
-            later: BTreeMap::new(),
             suspects: VecDeque::new(),
+            waiting: BTreeSet::new(),
             runs: HashMap::new(),
-            ends: BTreeMap::new(),
-            nonces: HashMap::new(),
-            settled: Settled::default(),
+            leases: BTreeSet::new(),
+            runs_by_nonce: HashMap::new(),
+            settled: SettledTokens::default(),
             dead: BTreeMap::new(),
             published: VecDeque::new(),
-            findable: HashMap::new(),
-            sequence: 0,
-            fence: 0,
             claimed: 0,
-            waiting: 0,
+            scheduled: 0,
+            parked: 0,
         }
     }
 
-    /// Takes a committed message in.
-    pub(crate) fn insert(&mut self, message: Message, now: Timestamp) {
-        let due_at = message.deliver_at().unwrap_or(now);
-        let letter = Letter { message, record: Record::pending(due_at), reason: None, died_at: None };
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.letters[slot as usize] = Some(letter);
-                slot
-            }
-            None => {
-                self.letters.push(Some(letter));
-                // Four thousand million messages do not fit into memory.
-                Slot::try_from(self.letters.len() - 1).unwrap_or(Slot::MAX)
-            }
-        };
-        if due_at > now {
-            self.wait_until(due_at, Item::Message(slot));
-        } else {
-            self.join(slot, now);
+    /// The store's time: it never steps back.
+    pub(crate) fn read_clock(&mut self, clock: Timestamp) -> Timestamp {
+        self.now = self.now.max(clock);
+        self.now
+    }
+
+    pub(crate) fn enqueue(&mut self, message: Message, now: Timestamp) {
+        if self.ids.contains_key(&message.id()) {
+            return;
         }
+        let due_at = message.deliver_at().map_or(now, |time| time.max(now));
+        let id = message.id();
+        let place = self.store(Content::Message(message), due_at);
+        self.ids.insert(id, place);
+        self.admit(place, now);
     }
 
-    /// Puts a due message where it is claimed from: behind its key, or behind everything else.
-    fn join(&mut self, slot: Slot, now: Timestamp) {
-        match self.letter(slot).message.key().cloned() {
-            None if self.letter(slot).record.is_suspect() => self.suspects.push_back(Item::Message(slot)),
-            None => self.ready.push_back(Item::Message(slot)),
-            Some(key) => self.push_to_key(key, slot, now),
-        }
+    pub(crate) fn enqueue_undecodable(&mut self, record: Undecodable, now: Timestamp) {
+        let place = self.store(Content::Undecodable(record), now);
+        self.admit(place, now);
     }
 
-    fn wait_until(&mut self, due_at: Timestamp, item: Item) -> (Timestamp, u64) {
-        let place = (due_at, self.next_sequence());
-        let first = match &item {
-            Item::Message(slot) => {
-                self.waiting += 1;
-                Some(*slot)
-            }
-            Item::Key(key) => self.keys.get(key).and_then(KeyState::head),
-        };
-        if let Some(slot) = first {
-            self.findable.insert(self.letter(slot).message.id(), slot);
-        }
-        self.later.insert(place, item);
-        place
-    }
-
-    /// Moves what has fallen due to where it is claimed from; a bounded part of it at a time.
-    fn promote(&mut self, now: Timestamp, at_most: u32) {
-        for _ in 0..at_most {
-            let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) else { return };
-            match entry.remove() {
-                Item::Message(slot) => {
-                    self.waiting -= 1;
-                    self.findable.remove(&self.letter(slot).message.id());
-                    self.join(slot, now);
-                }
-                Item::Key(key) => {
-                    if let Some(slot) = self.keys.get(&key).and_then(KeyState::head) {
-                        self.findable.remove(&self.letter(slot).message.id());
-                    }
-                    self.place_key(&key, now, false);
-                }
-            }
-        }
-    }
-
-    fn next_sequence(&mut self) -> u64 {
-        self.sequence += 1;
-        self.sequence
-    }
-
-    /// A slot that is named anywhere is in use.
-    pub(crate) fn letter(&self, slot: Slot) -> &Letter {
-        self.letters[slot as usize].as_ref().unwrap_or_else(|| unreachable!("slot {slot} is in use"))
-    }
-
-    fn letter_mut(&mut self, slot: Slot) -> &mut Letter {
-        self.letters[slot as usize].as_mut().unwrap_or_else(|| unreachable!("slot {slot} is in use"))
-    }
-
-    fn remove(&mut self, slot: Slot) {
-        self.letters[slot as usize] = None;
-        self.free.push(slot);
-    }
-
-    pub(crate) fn stats(&self, now: Timestamp) -> Stats {
-        let stored = (self.letters.len() - self.free.len()) as u64;
+    pub(crate) fn stats(&mut self, now: Timestamp) -> Stats {
+        self.promote(now);
+        let first = [self.ready.front(), self.suspects.front()].into_iter().flatten();
+        let oldest = first.map(|work| self.messages[self.head(*work)].record.due_at).min();
         let (dead, published) = (self.dead.len() as u64, self.published.len() as u64);
-        let head = match self.ready.front() {
-            Some(Item::Message(slot)) => Some(*slot),
-            Some(Item::Key(key)) => self.keys.get(key).and_then(KeyState::head),
-            None => None,
-        };
+        let scheduled = self.scheduled + self.parked;
         Stats {
-            pending: stored - dead - published - self.claimed - self.waiting,
-            scheduled: self.waiting,
+            pending: self.messages.len() as u64 - self.claimed - dead - published - scheduled,
+            scheduled,
             claimed: self.claimed,
             dead,
             published,
-            oldest_due_age: head.map(|slot| now.since(self.letter(slot).record.due_at)),
+            oldest_due_age: oldest.map(|due_at| now.since(due_at)),
         }
     }
 
-    pub(crate) fn show(&self, slot: Slot) -> Stored {
-        let letter = self.letter(slot);
-        Stored {
-            content: Content::Message(letter.message.clone()),
-            attempts: letter.record.attempts,
-            strikes: letter.record.strikes,
-            due_at: letter.died_at.is_none().then_some(letter.record.due_at),
-            died_at: letter.died_at,
-            reason: letter.reason.clone(),
+    pub(crate) fn message(&self, id: MessageId) -> Option<&Stored> {
+        self.ids.get(&id).map(|place| &self.messages[*place])
+    }
+
+    /// The messages at places from `from` on, and where the next page begins.
+    pub(crate) fn page(&self, from: u32, places: u32) -> (impl Iterator<Item = (u32, &Stored)>, Option<u32>) {
+        let end = from.saturating_add(places).min(self.messages.places());
+        let found = (from..end).filter_map(|place| Some((place, self.messages.value(place)?)));
+        (found, (end < self.messages.places()).then_some(end))
+    }
+
+    /// Whether a message waits for a time, or for a message of its key that does.
+    pub(crate) fn is_waiting(&self, stored: &Stored, now: Timestamp) -> bool {
+        stored.record.due_at > now
+            || stored
+                .key
+                .is_some_and(|key| matches!(self.keys[key].place, Place::Waiting(_) | Place::Blocked(_)))
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    fn store(&mut self, content: Content, due_at: Timestamp) -> u32 {
+        let number = self.next_number();
+        let record = Record::pending(due_at);
+        self.messages.insert(Stored { content, record, key: None, number, reason: None, ended_at: None })
+    }
+
+    fn remove(&mut self, place: u32) {
+        if let Some(stored) = self.messages.remove(place)
+            && let Content::Message(message) = stored.content
+        {
+            self.ids.remove(&message.id());
+        }
+    }
+
+    /// A new message, or one that has fallen due: it joins its key, or stands alone. A keyed one that is not due yet waits
+    /// outside its key and blocks nobody.
+    fn admit(&mut self, place: u32, now: Timestamp) {
+        let stored = &self.messages[place];
+        let key = match &stored.content {
+            Content::Message(message) if stored.record.due_at <= now => message.key().cloned(),
+            _ => None,
+        };
+        match key {
+            Some(name) => self.join(place, name, now),
+            None => self.offer(Work::Message(place), now, false),
+        }
+    }
+
+    /// The message that stands first.
+    fn head(&self, work: Work) -> u32 {
+        match work {
+            Work::Message(place) => place,
+            Work::Key(key) => *self.keys[key].queue.front().expect("an empty key is no work"),
+        }
+    }
+
+    /// Puts work where it belongs by the record of its head.
+    fn offer(&mut self, work: Work, now: Timestamp, in_front: bool) {
+        let head = &self.messages[self.head(work)];
+        let (due_at, number, is_suspect) = (head.record.due_at, head.number, head.record.is_suspect());
+        if due_at > now {
+            self.waiting.insert((due_at, number, work));
+            match work {
+                Work::Message(_) => self.scheduled += 1,
+                Work::Key(key) => self.set_place(key, Place::Waiting(due_at)),
+            }
+            return;
+        }
+        if let Work::Key(key) = work {
+            self.set_place(key, Place::Ready);
+        }
+        let list = if is_suspect { &mut self.suspects } else { &mut self.ready };
+        if in_front { list.push_front(work) } else { list.push_back(work) }
+    }
+
+    /// Moves what has fallen due.
+    fn promote(&mut self, now: Timestamp) {
+        for _ in 0..PROMOTED {
+            match self.waiting.first() {
+                Some(first) if first.0 <= now => {}
+                _ => return,
+            }
+            if let Some((_, _, work)) = self.waiting.pop_first() {
+                match work {
+                    Work::Message(place) => {
+                        self.scheduled -= 1;
+                        self.admit(place, now);
+                    }
+                    Work::Key(key) => self.offer(Work::Key(key), now, false),
+                }
+            }
         }
     }
 }

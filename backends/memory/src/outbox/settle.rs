@@ -1,120 +1,146 @@
-//! Taking back.
+//! Renewals and settlements.
 
-use super::{Item, Outbox, Slot};
+use super::{Outbox, RunState, Stored, Work};
 use pillarbox_core::{
-    Command, Error, ErrorKind, HeadPolicy, Outcome, Settled, Settlement, Text, Timestamp, Token, Transition,
-    Verdict, step,
+    Command, Error, ErrorKind, HeadPolicy, Outcome, Rejected, Renewed, Settled, Settlement, Settlements,
+    Timestamp, Token, Transition, Verdict, step,
 };
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::time::Duration;
 
 impl Outbox {
-    /// Whether a settlement fits its run; one that is not current is answered, not refused.
-    pub(crate) fn check(&self, token: Token, settlement: &Settlement<'_>) -> Result<(), Error> {
-        let Some(run) = self.runs.get(&token.unit).filter(|run| run.token == token) else { return Ok(()) };
-        let Settlement::Verdicts(verdicts) = settlement else { return Ok(()) };
-        if verdicts.len() != run.members.len() {
-            let (given, asked) = (verdicts.len(), run.members.len());
-            return Err(refused(format!(
-                "{given} verdicts were given for the {asked} messages of run {token:?}"
-            )));
+    pub(crate) fn renew(&mut self, token: Token, lease: Duration, now: Timestamp) -> Renewed {
+        let standing = self.standing(token);
+        if standing != Outcome::Applied {
+            return Renewed { outcome: standing, at: now, lease_until: None };
         }
-        let mut ended: HashMap<&Text, ()> = HashMap::new();
-        for (slot, verdict) in run.members.iter().zip(*verdicts) {
-            let Some(key) = self.letter(*slot).message.key() else { continue };
-            let ends = match verdict {
-                Verdict::Published => false,
-                Verdict::Bury { .. } => self.head_policy == HeadPolicy::Block,
-                Verdict::Retry { .. } | Verdict::Release { .. } => true,
-            };
-            let goes_on = !matches!(verdict, Verdict::Release { .. });
-            if goes_on && ended.contains_key(key) {
-                return Err(refused(format!(
-                    "run {token:?} settles a message of key {:?} behind one that comes back; only `Release` may follow",
-                    &**key
-                )));
+        let run = self.runs.get_mut(&token.unit).expect("the token is current");
+        for &place in &run.messages {
+            let record = &mut self.messages[place].record;
+            let renewed = step(record, &Command::Renew { token, lease }, now, self.guarantees.max_strikes);
+            *record = stored(renewed);
+        }
+        self.leases.remove(&(run.until, token.unit));
+        run.until = run.until.max(now.after(lease));
+        self.leases.insert((run.until, token.unit));
+        Renewed { outcome: Outcome::Applied, at: now, lease_until: Some(run.until) }
+    }
+
+    /// First everything is checked, then everything is changed.
+    pub(crate) fn settle(
+        &mut self,
+        settlements: &Settlements,
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, Error> {
+        for (number, (token, settlement)) in settlements.iter().enumerate() {
+            if let Settlement::Verdicts(verdicts) = settlement
+                && self.standing(token) == Outcome::Applied
+            {
+                self.check(&self.runs[&token.unit], verdicts).map_err(|words| {
+                    Error::new(ErrorKind::Rejected, "settle")
+                        .describe(format!("run {} of {}: {words}", number + 1, settlements.len()))
+                        .not_applied()
+                })?;
             }
-            if ends {
-                ended.insert(key, ());
+        }
+        let answers = settlements.iter().map(|(token, settlement)| {
+            let outcome = self.standing(token);
+            if outcome == Outcome::Applied {
+                self.settle_run(token, &settlement, now);
+            }
+            Settled { outcome, at: now }
+        });
+        Ok(answers.collect())
+    }
+
+    /// How a token stands: `Applied` says that it is current.
+    fn standing(&self, token: Token) -> Outcome {
+        match self.runs.get(&token.unit) {
+            Some(run) if run.token == token => Outcome::Applied,
+            _ if self.settled.contains(&token) => Outcome::AlreadyApplied,
+            _ => Outcome::Fenced,
+        }
+    }
+
+    /// One verdict per message, and per key the shape that [`Verdict`] describes.
+    fn check(&self, run: &RunState, verdicts: &[Verdict]) -> Result<(), String> {
+        if verdicts.len() != run.messages.len() {
+            let (messages, given) = (run.messages.len(), verdicts.len());
+            return Err(format!("it has {messages} messages and was given {given} verdicts"));
+        }
+        if verdicts.iter().all(|verdict| *verdict == Verdict::Published) {
+            return Ok(());
+        }
+        let blocks = self.guarantees.head_policy == HeadPolicy::Block;
+        let mut stopped = HashSet::new();
+        for (place, verdict) in run.messages.iter().zip(verdicts) {
+            let Some(key) = self.messages[*place].key else { continue };
+            let releases = matches!(verdict, Verdict::Release { .. });
+            if stopped.contains(&key) && !releases {
+                return Err(format!(
+                    "after a message of a key that stays only `Release` may follow, not {verdict:?}"
+                ));
+            }
+            if releases
+                || matches!(verdict, Verdict::Retry { .. })
+                || (blocks && matches!(verdict, Verdict::Bury { .. }))
+            {
+                stopped.insert(key);
             }
         }
         Ok(())
     }
 
-    pub(crate) fn settle(&mut self, token: Token, settlement: &Settlement<'_>, now: Timestamp) -> Settled {
-        if self.runs.get(&token.unit).is_none_or(|run| run.token != token) {
-            return Settled { outcome: self.not_current(token), at: now };
-        }
-        let Some(run) = self.forget_run(token.unit) else {
-            return Settled { outcome: Outcome::Fenced, at: now };
-        };
-        self.settled.remember(token);
-        let mut returning = Vec::new();
-        for (place, slot) in run.members.into_iter().enumerate() {
+    fn settle_run(&mut self, token: Token, settlement: &Settlement<'_>, now: Timestamp) {
+        let Some(run) = self.end_run(token.unit) else { return };
+        self.settled.note(token);
+        let keys = self.keys_of(&run.messages);
+        // From the back, so that what returns to a key's front ends up in order.
+        for (index, &place) in run.messages.iter().enumerate().rev() {
             let command = match settlement {
-                // `check` has compared the lengths.
-                Settlement::Verdicts(verdicts) => Command::Settle { token, verdict: &verdicts[place] },
+                Settlement::Verdicts(verdicts) => Command::Settle { token, verdict: &verdicts[index] },
                 Settlement::HandBack { after } => Command::HandBack { token, after: *after },
             };
-            let (max_strikes, keep_published) = (self.max_strikes, self.keep_published);
-            let letter = self.letter_mut(slot);
-            let Ok(transition) = step(&letter.record, &command, now, max_strikes) else { continue };
-            if let Some(record) = transition.record() {
-                letter.record = *record;
-            }
-            match (transition, &command) {
-                (Transition::Published(_), _) if keep_published => self.published.push_back((now, slot)),
-                (Transition::Published(_), _) => self.remove(slot),
-                (Transition::Buried(_), Command::Settle { verdict: Verdict::Bury { reason }, .. }) => {
-                    self.bury(slot, reason.clone(), now);
+            let transition = step(&self.messages[place].record, &command, now, self.guarantees.max_strikes);
+            self.messages[place].record = stored(transition);
+            match (transition, command) {
+                (Ok(Transition::Published(_)), _) => self.publish(place, now),
+                (_, Command::Settle { verdict: Verdict::Bury { reason }, .. }) => {
+                    self.lay_to_rest(place, reason.clone(), now);
                 }
-                (Transition::Retried(_), Command::Settle { verdict: Verdict::Retry { error, .. }, .. }) => {
-                    letter.reason = Some(error.clone());
-                    returning.push(slot);
+                (_, Command::Settle { verdict: Verdict::Retry { error, .. }, .. }) => {
+                    self.messages[place].reason = Some(error.clone());
+                    self.give_back(place, now);
                 }
-                _ => returning.push(slot),
+                _ => self.give_back(place, now),
             }
         }
-        self.put_back(returning, &run.keys, now);
-        Settled { outcome: Outcome::Applied, at: now }
+        self.free_keys(&keys, now, false);
     }
 
-    /// Puts messages that come back where they belong, in front of later ones, and frees their keys.
-    pub(super) fn put_back(&mut self, returning: Vec<Slot>, keys: &[Text], now: Timestamp) {
-        let came_back = !returning.is_empty();
-        for slot in returning.into_iter().rev() {
-            let letter = self.letter(slot);
-            let record = letter.record;
-            match letter.message.key().cloned() {
-                Some(key) => self.return_to_key(&key, slot),
-                None if record.due_at > now => {
-                    self.wait_until(record.due_at, Item::Message(slot));
-                }
-                None if record.is_suspect() => self.suspects.push_back(Item::Message(slot)),
-                None => self.ready.push_front(Item::Message(slot)),
-            }
-        }
-        for key in keys {
-            self.place_key(key, now, came_back);
+    fn give_back(&mut self, place: u32, now: Timestamp) {
+        match self.messages[place].key {
+            Some(key) => self.put_back(place, key),
+            None => self.offer(Work::Message(place), now, false),
         }
     }
 
-    /// Makes a dead letter of a message whose record is dead.
-    pub(super) fn bury(&mut self, slot: Slot, reason: Text, now: Timestamp) {
-        let number = self.next_sequence();
-        let letter = self.letter_mut(slot);
-        letter.reason = Some(reason);
-        letter.died_at = Some(now);
-        let (id, key) = (letter.message.id(), letter.message.key().cloned());
-        self.dead.insert(number, slot);
-        self.findable.insert(id, slot);
-        if self.head_policy == HeadPolicy::Block
-            && let Some(key) = key
-        {
-            self.key_entry(key).blocked_by = Some(slot);
+    fn publish(&mut self, place: u32, now: Timestamp) {
+        if self.keep_published {
+            let Stored { ended_at, key, .. } = &mut self.messages[place];
+            *ended_at = Some(now);
+            *key = None;
+            self.published.push_back(place);
+        } else {
+            self.remove(place);
         }
     }
 }
 
-fn refused(description: String) -> Error {
-    Error::new(ErrorKind::Rejected, "settle").describe(description).not_applied()
+/// The record after a transition of a run whose token is current.
+fn stored(transition: Result<Transition, Rejected>) -> pillarbox_core::Record {
+    match transition {
+        Ok(transition) => *transition.record().expect("only a discard leaves no record"),
+        Err(rejected) => unreachable!("the token is current for all messages of its run: {rejected}"),
+    }
 }

@@ -1,78 +1,62 @@
-//! The in-memory storage under the suite of the testkit.
-
-use pillarbox_core::{Enqueue, Message};
+use pillarbox_core::{Message, Timestamp};
 use pillarbox_memory::{MemoryClock, MemoryConfig, MemoryStorage, MemoryTransaction};
 use pillarbox_testkit::storage::{Abilities, BoxError, OutboxSettings, Producer, StorageHarness, TestStore};
 use std::time::Duration;
 
-pillarbox_testkit::storage_suite!(
-    #[test]
-    block_on = futures_executor::block_on,
-    harness = MemoryHarness
-);
+struct Memory;
 
-struct MemoryHarness;
+struct Store(MemoryStorage);
 
-struct MemoryStore {
-    storage: MemoryStorage,
-    clock: MemoryClock,
-}
-
-struct MemoryProducer(MemoryStorage);
-
-impl StorageHarness for MemoryHarness {
-    type Store = MemoryStore;
+impl StorageHarness for Memory {
+    type Store = Store;
 
     fn abilities(&self) -> Abilities {
-        // What is in memory was a message when it came, so nothing can be undecodable.
-        Abilities { corrupt: false, ..Abilities::ALL }
+        Abilities::ALL
     }
 
-    async fn create(&self, settings: &OutboxSettings) -> Result<MemoryStore, BoxError> {
-        let clock = MemoryClock::manual();
-        let config = MemoryConfig::new(clock.clone())
+    async fn create(&self, settings: &OutboxSettings) -> Result<Store, BoxError> {
+        let config = MemoryConfig::with_clock(MemoryClock::manual(Timestamp::from_millis(1_700_000_000_000)))
             .head_policy(settings.head_policy)
             .max_strikes(settings.max_strikes)
             .keep_published(settings.keep_published);
-        Ok(MemoryStore { storage: MemoryStorage::open(config)?, clock })
+        Ok(Store(MemoryStorage::open(config)?))
     }
 }
 
-impl TestStore for MemoryStore {
+impl TestStore for Store {
     type Storage = MemoryStorage;
-    type Producer = MemoryProducer;
+    type Producer = InTransactions;
 
     async fn connect(&self) -> Result<MemoryStorage, BoxError> {
-        Ok(self.storage.clone())
+        Ok(self.0.clone())
     }
 
-    async fn producer(&self) -> Result<MemoryProducer, BoxError> {
-        Ok(MemoryProducer(self.storage.clone()))
+    async fn producer(&self) -> Result<InTransactions, BoxError> {
+        Ok(InTransactions(self.0.clone()))
     }
 
     async fn advance(&self, by: Duration) -> Result<(), BoxError> {
-        self.clock.advance(by);
+        self.0.clock().advance(by);
         Ok(())
     }
 
     async fn corrupt(&self) -> Result<(), BoxError> {
-        Err("nothing in memory can be corrupt".into())
+        self.0.enqueue_undecodable(&b"\xff no message"[..], "it has no length");
+        Ok(())
     }
 }
 
-impl Producer for MemoryProducer {
+struct InTransactions(MemoryStorage);
+
+impl Producer for InTransactions {
     type Transaction = MemoryTransaction;
 
     async fn begin(&self) -> Result<MemoryTransaction, BoxError> {
-        Ok(self.0.begin())
+        Ok(self.0.transaction())
     }
 
-    async fn enqueue(
-        &self,
-        transaction: &mut MemoryTransaction,
-        messages: &[Message],
-    ) -> Result<(), BoxError> {
-        Ok(Enqueue::enqueue(&self.0, transaction, messages).await?)
+    async fn enqueue(&self, transaction: &mut MemoryTransaction, messages: &[Message]) -> Result<(), BoxError> {
+        Ok(pillarbox_core::Enqueue::enqueue(&self.0, transaction, messages).await?)
     }
 
     async fn commit(&self, transaction: MemoryTransaction) -> Result<(), BoxError> {
@@ -85,3 +69,5 @@ impl Producer for MemoryProducer {
         Ok(())
     }
 }
+
+pillarbox_testkit::storage_suite!(#[test] block_on = futures_executor::block_on, harness = Memory);

@@ -1,6 +1,8 @@
-//! The in-memory storage against every case of the suite, and what is special about it.
+//! The integration tests of the memory backend, in one binary.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, and helpers of tests are not marked as tests"
+)]
 
 mod conformance;
-mod transactions;
