@@ -26,7 +26,7 @@
 //!
 //! Every call here blocks the thread, so that tests without a runtime can use it too. Inside an async test call it where
 //! nothing else has to make progress, or within `tokio::task::spawn_blocking`: starting Redis takes some milliseconds,
-//! starting RabbitMQ about ten seconds.
+//! starting RabbitMQ five seconds and more.
 //!
 //! # What remains afterwards
 //!

@@ -6,16 +6,9 @@ use std::time::Duration;
 
 use crate::servers::{Launch, ServerError, ServerFolder, find_program, free_port};
 
-use super::loopback;
+use super::{installation, loopback};
 
-/// Debian's program on `PATH` changes to the system's user and folder; Homebrew links the real one.
-const SCRIPTS: [&str; 3] = [
-    "/usr/lib/rabbitmq/bin/rabbitmq-server",
-    "/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server",
-    "/usr/local/opt/rabbitmq/sbin/rabbitmq-server",
-];
-
-/// Ten seconds when nothing else runs; several nodes that start together on a small machine take a multiple of that.
+/// Five seconds when nothing else runs; several nodes that start together on a small machine take a multiple of that.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A broker stops accepting messages when the disk is nearly full. A test machine's disk may well be.
@@ -38,12 +31,12 @@ pub(super) struct Node {
 impl Node {
     /// Chooses the ports and writes the settings.
     pub(super) fn prepare(folder: &ServerFolder, settings: &str) -> Result<Self, ServerError> {
-        let server = find_program("rabbitmq-server", &SCRIPTS)?;
+        let scripts = installation::scripts(folder)?;
         folder.write("rabbitmq.conf", &format!("{SETTINGS}{settings}\n"))?;
         folder.write("enabled_plugins", "[].\n")?;
         folder.write("environment.conf", "")?;
         Ok(Self {
-            scripts: server.parent().unwrap_or(Path::new("/")).to_owned(),
+            scripts,
             folder: folder.path().to_owned(),
             port: free_port()?,
             registry_port: free_port()?,
@@ -94,6 +87,8 @@ impl Node {
             .without_environment("RABBITMQ_")
             .without_environment("ERL_")
             .without_environment("NOTIFY_SOCKET")
+            // Otherwise the scripts follow links to where they are, and find everything that is installed there.
+            .environment("RABBITMQ_SCRIPTS_DIR", &self.scripts)
             // Here Erlang keeps the secret by which control and node trust each other.
             .environment("HOME", folder)
             .environment("ERL_EPMD_PORT", self.registry_port.to_string())

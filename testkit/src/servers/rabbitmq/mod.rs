@@ -1,4 +1,5 @@
 mod control;
+mod installation;
 mod launch;
 mod virtual_host;
 
@@ -13,7 +14,7 @@ use super::port::on_free_ports;
 use super::{ChildServer, ServerError, ServerFolder};
 use launch::Node;
 
-/// A RabbitMQ node of its own: `rabbitmq-server` 3.10 or later with its own `epmd`. Up in about ten seconds on two cores.
+/// A RabbitMQ node of its own: `rabbitmq-server` 3.10 or later with its own `epmd`. Up in about five seconds on two cores.
 ///
 /// Since it starts so slowly, tests that do not harm their broker take the [`shared`](Self::shared) one and a
 /// [`virtual_host`](Self::virtual_host) of it.
