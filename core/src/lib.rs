@@ -19,6 +19,7 @@ mod error;
 pub mod events;
 mod message;
 mod options;
+mod records;
 mod registry;
 mod relay;
 mod state;
@@ -37,12 +38,13 @@ pub use error::{Effect, Error, ErrorKind};
 pub use futures_util::future::BoxFuture;
 pub use message::{Headers, InvalidMessage, Limits, Message, MessageBuilder, MessageId, Text};
 pub use options::{UrlOptions, nearest, parse_duration};
+pub use records::{Change, Due, Loaded, RecordStorage, Records, StoredRecord};
 pub use registry::{OpenedStorage, Registry, StorageDriver, TransportDriver};
 pub use relay::{DEFAULT_PREFIX, Observation, Observer, Relay, RelayConfig, Silent, machine};
 pub use state::{Command, Lease, Record, Rejected, State, Transition, step};
 pub use storage::{
     Claim, Claimed, Content, Entry, HeadPolicy, Nonce, Order, Outcome, Renewed, RepeatedIds, Run, Settled,
-    Settlement, Settlements, Storage, StorageGuarantees, Token, Undecodable, Verdict,
+    Settlement, Settlements, Storage, StorageGuarantees, Token, Undecodable, Verdict, check_verdicts,
 };
 #[cfg(feature = "test-clock")]
 pub use time::TestClock;

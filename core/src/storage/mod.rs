@@ -5,7 +5,7 @@ mod settle;
 mod token;
 
 pub use claim::{Claim, Claimed, Content, Entry, Run, Undecodable};
-pub use settle::{Renewed, Settled, Settlement, Settlements, Verdict};
+pub use settle::{Renewed, Settled, Settlement, Settlements, Verdict, check_verdicts};
 pub use token::{Nonce, Outcome, Token};
 
 use crate::{Admin, Error, Wakeup};

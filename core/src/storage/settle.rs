@@ -1,5 +1,6 @@
-use super::{Outcome, Token};
-use crate::{Text, Timestamp};
+use super::{HeadPolicy, Outcome, Token};
+use crate::{Error, ErrorKind, Text, Timestamp};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// What became of one message.
@@ -28,6 +29,38 @@ pub enum Verdict {
         /// Why, kept with the message.
         reason: Text,
     },
+}
+
+/// Holds the verdicts of one run, each with the ordering key of its message, against the shape that [`Verdict`] states.
+/// Every storage calls it before it changes anything.
+///
+/// # Errors
+/// `Rejected`, naming the key.
+pub fn check_verdicts<'a>(
+    verdicts: impl IntoIterator<Item = (Option<&'a Text>, &'a Verdict)>,
+    head_policy: HeadPolicy,
+) -> Result<(), Error> {
+    let mut coming_back: HashSet<&Text> = HashSet::new();
+    for (key, verdict) in verdicts {
+        let Some(key) = key else { continue };
+        let holds_the_key = match verdict {
+            Verdict::Published => false,
+            Verdict::Bury { .. } => head_policy == HeadPolicy::Block,
+            Verdict::Retry { .. } | Verdict::Release { .. } => true,
+        };
+        if !matches!(verdict, Verdict::Release { .. }) && coming_back.contains(key) {
+            return Err(Error::new(ErrorKind::Rejected, "settle")
+                .describe(format!(
+                    "a message of key {:?} is settled behind one that comes back; only `Release` may follow",
+                    &**key
+                ))
+                .not_applied());
+        }
+        if holds_the_key {
+            coming_back.insert(key);
+        }
+    }
+    Ok(())
 }
 
 /// What is reported for one run.
