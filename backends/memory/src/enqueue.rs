@@ -1,5 +1,5 @@
 use crate::MemoryStorage;
-use pillarbox_core::{Enqueue, Error, ErrorKind, Message};
+use pillarbox_core::{BoxFuture, Enqueue, EnqueueAlone, Error, ErrorKind, Message};
 use std::fmt;
 
 /// A transaction: messages and the caller's own writes, applied together at [`commit`](Self::commit). Dropping it rolls
@@ -63,5 +63,11 @@ impl Enqueue<MemoryTransaction> for MemoryStorage {
                 .not_applied());
         }
         transaction.append(messages)
+    }
+}
+
+impl EnqueueAlone for MemoryStorage {
+    fn enqueue_alone<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { Self::enqueue_alone(self, messages) })
     }
 }

@@ -26,6 +26,8 @@
 mod admin;
 mod clock;
 mod config;
+#[cfg(feature = "clock")]
+mod driver;
 mod enqueue;
 mod outbox;
 mod storage;
@@ -33,5 +35,7 @@ mod wakeup;
 
 pub use clock::MemoryClock;
 pub use config::MemoryConfig;
+#[cfg(feature = "clock")]
+pub use driver::DRIVER;
 pub use enqueue::MemoryTransaction;
 pub use storage::MemoryStorage;
