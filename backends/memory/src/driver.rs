@@ -1,4 +1,4 @@
-use crate::{MemoryClock, MemoryConfig, MemoryStorage};
+use crate::{MemoryConfig, MemoryStorage};
 use pillarbox_core::{Error, ErrorKind, Limits, OpenedStorage, StorageDriver, UrlOptions};
 
 /// Opens `memory:`, a new outbox each time, with the options of [`MemoryConfig`]:
@@ -8,6 +8,7 @@ pub const DRIVER: StorageDriver = StorageDriver {
     description: "An outbox in memory, new each time: for one process, and gone with it.
   outbox.head_policy     what a dead head of a key does: continue (default) or block
   outbox.max_strikes     how many dead relays bury a message; default 3
+  outbox.max_run         the longest run that a claim answers; default 500
   outbox.max_payload     the largest payload in bytes; default 1048576
   outbox.keep_published  whether published messages stay: true or false (default)",
     open: |url| Box::pin(async move { MemoryStorage::open(config(url)?).map(OpenedStorage::new) }),
@@ -24,12 +25,15 @@ fn config(url: &str) -> Result<MemoryConfig, Error> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     // No option here takes text that would need decoding. What is none of ours is unknown too: there is no other client.
     let mut options = UrlOptions::new("", pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))));
-    let mut config = MemoryConfig::new(MemoryClock::system());
+    let mut config = MemoryConfig::new();
     if let Some(policy) = options.text("outbox.head_policy")? {
         config = config.head_policy(policy.parse()?);
     }
     if let Some(strikes) = options.parsed("outbox.max_strikes", "a whole number")? {
         config = config.max_strikes(strikes);
+    }
+    if let Some(messages) = options.parsed("outbox.max_run", "a whole number")? {
+        config = config.max_run(messages);
     }
     if let Some(bytes) = options.parsed("outbox.max_payload", "a number of bytes")? {
         config = config.limits(Limits::with_max_payload(bytes)?);
