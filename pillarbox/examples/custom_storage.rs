@@ -1,0 +1,164 @@
+//! A storage of one's own, whole: a list of records behind a lock. It passes every case of the suite:
+//! `cargo test -p pillarbox --example custom_storage`.
+
+use pillarbox_core::{
+    Admin, Change, Due, Enqueue, Error, HeadPolicy, Loaded, Message, Nonce, Order, RecordStorage, Records,
+    RepeatedIds, State, StorageGuarantees, StoredRecord, Timestamp, Wakeup,
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The list; clones are handles on the same one.
+#[derive(Clone)]
+pub struct ListStorage(Arc<List>);
+
+struct List {
+    records: Mutex<Vec<StoredRecord>>,
+    /// The store's clock.
+    now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    guarantees: StorageGuarantees,
+}
+
+impl ListStorage {
+    pub fn new(
+        head_policy: HeadPolicy,
+        max_strikes: u32,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Records<Self> {
+        let (order, repeated_ids) = (Order::CommitOrdered, RepeatedIds::SecondCopy);
+        let guarantees =
+            StorageGuarantees { order, repeated_ids, head_policy, max_strikes, max_run: u32::MAX };
+        Records(Self(Arc::new(List { records: Mutex::default(), now: Box::new(now), guarantees })))
+    }
+
+    /// A transaction is a list of messages here; committing it is this.
+    pub fn commit(&self, transaction: Vec<Message>) {
+        let now = (self.0.now)();
+        let mut records = self.records();
+        for message in transaction {
+            let position = records.last().map_or(0, |last| last.position + 1);
+            records.push(StoredRecord::new(position, message, now));
+        }
+    }
+
+    fn records(&self) -> MutexGuard<'_, Vec<StoredRecord>> {
+        self.0.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RecordStorage for ListStorage {
+    fn guarantees(&self) -> StorageGuarantees {
+        self.0.guarantees
+    }
+
+    async fn load_due(&self, limit: u32) -> Result<Due, Error> {
+        Ok(Due::select(self.records().iter(), (self.0.now)(), limit, self.0.guarantees.head_policy))
+    }
+
+    async fn load_claimed(&self, nonce: Nonce) -> Result<Loaded, Error> {
+        let (now, records) = ((self.0.now)(), self.records());
+        Ok(Loaded { now, records: records.iter().filter(|stored| stored.carries(nonce)).cloned().collect() })
+    }
+
+    async fn compare_and_swap(&self, changes: &[Change]) -> Result<bool, Error> {
+        let mut records = self.records();
+        let mut places = Vec::with_capacity(changes.len());
+        for change in changes {
+            match records.binary_search_by_key(&change.position, |stored| stored.position) {
+                Ok(place) if records[place].record == change.expected => places.push(place),
+                _ => return Ok(false),
+            }
+        }
+        for (change, place) in changes.iter().zip(places) {
+            records[place].record = change.record;
+        }
+        records.retain(|stored| stored.record.state != State::Published);
+        Ok(true)
+    }
+
+    fn wakeup(&self) -> Option<&dyn Wakeup> {
+        None
+    }
+
+    fn admin(&self) -> Option<&dyn Admin> {
+        None
+    }
+}
+
+impl Enqueue<Vec<Message>> for ListStorage {
+    async fn enqueue(&self, transaction: &mut Vec<Message>, messages: &[Message]) -> Result<(), Error> {
+        transaction.extend_from_slice(messages);
+        Ok(())
+    }
+}
+
+fn main() {
+    println!("Run its proof: cargo test -p pillarbox --example custom_storage");
+}
+
+#[cfg(test)]
+mod proof {
+    use super::*;
+    use pillarbox_core::TestClock;
+    use pillarbox_testkit::storage::{
+        Abilities, BoxError, OutboxSettings, Producer, StorageHarness, TestStore,
+    };
+
+    pillarbox_testkit::storage_suite!(#[tokio::test] async harness = Harness);
+
+    struct Harness;
+    struct Proved(Records<ListStorage>, TestClock);
+
+    impl StorageHarness for Harness {
+        type Store = Proved;
+        fn abilities(&self) -> Abilities {
+            Abilities { concurrent_transactions: true, ..Abilities::NONE }
+        }
+        async fn create(&self, settings: &OutboxSettings) -> Result<Proved, BoxError> {
+            let clock = TestClock::new();
+            let now = {
+                let clock = clock.clone();
+                move || Timestamp::from_micros(clock.offset())
+            };
+            Ok(Proved(ListStorage::new(settings.head_policy, settings.max_strikes, now), clock))
+        }
+    }
+
+    impl TestStore for Proved {
+        type Storage = Records<ListStorage>;
+        type Producer = ListStorage;
+        async fn connect(&self) -> Result<Records<ListStorage>, BoxError> {
+            Ok(self.0.clone())
+        }
+        async fn producer(&self) -> Result<ListStorage, BoxError> {
+            Ok(self.0.0.clone())
+        }
+        async fn advance(&self, by: std::time::Duration) -> Result<(), BoxError> {
+            self.1.advance(by);
+            Ok(())
+        }
+        async fn corrupt(&self) -> Result<(), BoxError> {
+            Err("a list of messages holds nothing else".into())
+        }
+    }
+
+    impl Producer for ListStorage {
+        type Transaction = Vec<Message>;
+        async fn begin(&self) -> Result<Vec<Message>, BoxError> {
+            Ok(Vec::new())
+        }
+        async fn enqueue(
+            &self,
+            transaction: &mut Vec<Message>,
+            messages: &[Message],
+        ) -> Result<(), BoxError> {
+            Ok(Enqueue::enqueue(self, transaction, messages).await?)
+        }
+        async fn commit(&self, transaction: Vec<Message>) -> Result<(), BoxError> {
+            Self::commit(self, transaction);
+            Ok(())
+        }
+        async fn rollback(&self, _: Vec<Message>) -> Result<(), BoxError> {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,96 @@
+use crate::address::shown;
+use crate::arguments::{OWN_VARIABLES, RelayArguments, RelaySettings};
+use crate::connect;
+use crate::failure::Failure;
+use crate::health::Health;
+use crate::http::{Metrics, Page};
+use crate::signals::Signals;
+use pillarbox::{
+    CountingObserver, DEFAULT_PREFIX, MetricsObserver, Observers, Relay, RelayConfig, TokioTimer,
+    TracingObserver,
+};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// Relays until a signal, then drains.
+pub(crate) async fn run(arguments: RelayArguments) -> Result<(), Failure> {
+    let config = configured(&arguments.settings)?;
+    let mut signals = Signals::listen()?;
+    let listener = match arguments.listen {
+        Some(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .map_err(|error| Failure::system(&format!("listen at {address} (`--listen`)"), &error))?,
+        ),
+        None => None,
+    };
+    let (health, counting) = (Health::default(), CountingObserver::new());
+    let mut observers =
+        Observers::new().with(TracingObserver::new()).with(health.clone()).with(counting.clone());
+    let metrics = if listener.is_some() {
+        let metrics = Metrics::install()?;
+        observers = observers.with(MetricsObserver::new());
+        Some(metrics)
+    } else {
+        None
+    };
+
+    let storage = connect::storage(&arguments.storage).await?.storage;
+    let transport = pillarbox::registry().transport(&arguments.transport).await?;
+    let serving = async {
+        match (listener, metrics) {
+            (Some(listener), Some(metrics)) => {
+                Page::new(health.clone(), metrics, storage.clone()).serve(listener).await
+            }
+            _ => std::future::pending().await,
+        }
+    };
+    tell_what_it_does(&arguments, &config);
+
+    let relay = Relay::new(storage.clone(), transport, config)?.timer(TokioTimer::new()).observer(observers);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let relaying = relay.run(async {
+        // Nothing is sent: that the other half is gone is the signal.
+        let _ = stopped.await;
+    });
+    let stopping = async {
+        signals.next().await;
+        drop(stop);
+        tracing::info!("draining; a second signal ends it at once");
+        signals.next().await
+    };
+    tokio::select! {
+        outcome = relaying => outcome?,
+        code = stopping => {
+            eprintln!("pillarbox: ended at once by a second signal; what was being sent may be sent again");
+            std::process::exit(i32::from(code));
+        }
+        failure = serving => return Err(failure),
+    }
+    let counts = counting.counts();
+    eprintln!(
+        "pillarbox: stopped; published {}, retried {}, buried {}, gave back {}",
+        counts.settled, counts.retried, counts.buried, counts.released
+    );
+    Ok(())
+}
+
+fn tell_what_it_does(arguments: &RelayArguments, config: &RelayConfig) {
+    let (from, to) = (shown(&arguments.storage.storage), shown(&arguments.transport));
+    let at = arguments.listen.map(|address| format!("; health and metrics at http://{address}"));
+    eprintln!("pillarbox: relaying from {from} to {to}{}", at.unwrap_or_default());
+    tracing::debug!(?config, "settings");
+}
+
+/// The settings: the environment's, and the arguments before them.
+fn configured(settings: &RelaySettings) -> Result<RelayConfig, Failure> {
+    let environment = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.to_str()?.strip_prefix(DEFAULT_PREFIX)?.to_owned();
+        Some((name, value.to_string_lossy().into_owned()))
+    });
+    let environment = environment.filter(|(name, _)| !OWN_VARIABLES.contains(&name.as_str()));
+    let given = settings.variables();
+    let overridden: Vec<_> = given.iter().map(|(name, _)| name.clone()).collect();
+    let variables = environment.filter(|(name, _)| !overridden.contains(name)).chain(given);
+    Ok(RelayConfig::from_variables(DEFAULT_PREFIX, variables)?)
+}

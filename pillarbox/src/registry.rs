@@ -1,0 +1,30 @@
+use pillarbox_core::Registry;
+
+/// A registry with every store and transport whose feature is on. Add your own with
+/// [`with_storage`](Registry::with_storage) and [`with_transport`](Registry::with_transport).
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let registry = pillarbox::registry();
+/// let storage = registry.storage("memory:").await?;
+/// let transport = registry.transport("stdout:").await?;
+/// # drop((storage, transport));
+/// # Ok::<(), pillarbox::Error>(())
+/// # }).unwrap();
+/// ```
+pub fn registry() -> Registry {
+    let registry = Registry::new();
+    #[cfg(feature = "memory")]
+    let registry = registry.with_storage(pillarbox_memory::DRIVER);
+    #[cfg(feature = "redis")]
+    let registry = registry.with_storage(pillarbox_redis::DRIVER);
+    #[cfg(feature = "rabbitmq")]
+    let registry = registry.with_transport(pillarbox_rabbitmq::DRIVER);
+    registry
+        .with_absent("memory", "memory")
+        .with_absent("stdout", "memory")
+        .with_absent("redis", "redis")
+        .with_absent("rediss", "redis")
+        .with_absent("amqp", "rabbitmq")
+        .with_absent("amqps", "rabbitmq")
+}
