@@ -55,7 +55,11 @@ impl Producer for InTransactions {
         Ok(self.0.transaction())
     }
 
-    async fn enqueue(&self, transaction: &mut MemoryTransaction, messages: &[Message]) -> Result<(), BoxError> {
+    async fn enqueue(
+        &self,
+        transaction: &mut MemoryTransaction,
+        messages: &[Message],
+    ) -> Result<(), BoxError> {
         Ok(pillarbox_core::Enqueue::enqueue(&self.0, transaction, messages).await?)
     }
 
@@ -70,4 +74,8 @@ impl Producer for InTransactions {
     }
 }
 
-pillarbox_testkit::storage_suite!(#[test] block_on = futures_executor::block_on, harness = Memory);
+pillarbox_testkit::storage_suite!(
+    #[test]
+    block_on = futures_executor::block_on,
+    harness = Memory
+);
