@@ -24,7 +24,7 @@ impl<R: RecordStorage> Storage for Records<R> {
             return Ok(Claimed { now: self.0.load_due(0).await?.now, ..Claimed::default() });
         }
         for _ in 0..TRIES {
-            let repeated = repeat(self.0.load_claimed(claim.nonce).await?);
+            let repeated = repeat(&self.0.load_claimed(claim.nonce).await?);
             if !repeated.runs.is_empty() {
                 return Ok(repeated);
             }
@@ -143,7 +143,7 @@ fn members(loaded: &Loaded, token: Token) -> Result<Vec<&StoredRecord>, Outcome>
 }
 
 /// The runs of an earlier claim with the same nonce that are whole and live.
-fn repeat(loaded: Loaded) -> Claimed {
+fn repeat(loaded: &Loaded) -> Claimed {
     let mut claimed = Claimed { now: loaded.now, ..Claimed::default() };
     let mut tokens = Vec::new();
     for lease in loaded.records.iter().filter_map(|stored| stored.record.lease()) {
@@ -152,7 +152,7 @@ fn repeat(loaded: Loaded) -> Claimed {
         }
     }
     for token in tokens {
-        let Ok(members) = members(&loaded, token) else { continue };
+        let Ok(members) = members(loaded, token) else { continue };
         let Some(lease) = members.first().and_then(|stored| stored.record.lease()) else { continue };
         let start = u32::try_from(claimed.entries.len()).unwrap_or(u32::MAX);
         claimed.runs.push(Run {

@@ -29,7 +29,7 @@ impl Due {
                     match stored.key() {
                         None => found.push((own, stored)),
                         Some(key) if keys.let_go(key, stored) => {
-                            found.push((*turns.entry(key).or_insert(own), stored))
+                            found.push((*turns.entry(key).or_insert(own), stored));
                         }
                         Some(_) => {}
                     }
