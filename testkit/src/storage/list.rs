@@ -218,6 +218,10 @@ macro_rules! __each_storage_case {
                 every_subscriber_is_hinted [Wakeup]
                 many_hints_are_few [Wakeup]
             }
+            walks {
+                random_walks_keep_every_rule []
+                random_walks_keep_every_rule_under_block []
+            }
         }
     };
 }

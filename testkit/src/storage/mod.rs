@@ -17,6 +17,8 @@
 pub mod cases;
 mod harness;
 mod list;
+mod model;
+mod random;
 mod rule;
 mod suite;
 mod world;

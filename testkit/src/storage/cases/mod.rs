@@ -12,3 +12,4 @@ pub mod heads;
 pub mod order;
 pub mod strikes;
 pub mod waking;
+pub mod walks;
