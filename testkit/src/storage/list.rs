@@ -141,6 +141,7 @@ macro_rules! __each_storage_case {
                 suspects_go_only_to_solo_claims []
                 solo_claim_gets_suspects_only []
                 solo_claim_gets_one_suspect []
+                solo_claim_finds_the_suspect_among_others []
                 strike_counts_only_on_a_renewed_solo_claim []
                 max_strikes_is_the_outbox_s_setting []
                 an_outcome_clears_the_suspicion []

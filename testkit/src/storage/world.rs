@@ -1,6 +1,6 @@
 //! What cases work with: an outbox, a handle and a producer, in few words.
 
-use super::rule::{ENQUEUE, NO_LOSS, broken, ensure};
+use super::rule::{NO_LOSS, broken, ensure};
 use super::{OutboxSettings, Producer as _, TestStore, Violation};
 use pillarbox_core::{
     Claim, Claimed, Content, Entry, Message, MessageId, Nonce, Outcome, Run, Settled, Settlements, Storage,
@@ -241,34 +241,6 @@ impl<'a, S: TestStore> World<'a, S> {
             list(delivered.into_iter().map(name))
         );
         Ok(())
-    }
-
-    /// Claims until `wanted` is handed out, and gives back everything else at once. A store may hand out others first.
-    pub(super) async fn claim_of(
-        &self,
-        storage: &S::Storage,
-        wanted: MessageId,
-    ) -> Result<(Claimed, Run), Violation> {
-        let mut others = Settlements::new();
-        for _ in 0..100 {
-            let claimed = self.claim_by(storage, self.ask(100)).await?;
-            let found = claimed.runs.iter().find(|run| holds(&claimed, run, wanted)).copied();
-            for run in claimed.runs.iter().filter(|run| found.is_none_or(|found| found.token != run.token)) {
-                others.hand_back(run.token, Duration::ZERO);
-            }
-            if let Some(run) = found {
-                self.settle_by(storage, &others).await?;
-                return Ok((claimed, run));
-            }
-            if claimed.runs.is_empty() {
-                break;
-            }
-        }
-        Err(broken(
-            ENQUEUE,
-            format!("{} can be claimed", name(wanted)),
-            "claims until nothing was handed out did not have it",
-        ))
     }
 }
 

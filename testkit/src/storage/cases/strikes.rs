@@ -149,6 +149,32 @@ pub async fn solo_claim_gets_one_suspect<H: StorageHarness>(trial: &Trial<H>) ->
     world.drains_exactly(&messages).await
 }
 
+/// Rule 4: a solo claim finds a suspect among healthy messages that are due too, older and newer ones.
+///
+/// # Errors
+/// The violation.
+pub async fn solo_claim_finds_the_suspect_among_others<H: StorageHarness>(
+    trial: &Trial<H>,
+) -> Result<(), Violation> {
+    let world = trial.world(&OutboxSettings::default()).await?;
+    let suspect = suspect(&world).await?;
+    world.enqueue(&world.messages(20, None)).await?;
+    // This claim charges the suspect's lost holder. What it hands out is given back, and is older work then.
+    let others = world.claim(100).await?;
+    world.settle_all(&others, &release()).await?;
+    world.enqueue(&world.messages(20, Some("b"))).await?;
+    world.advance(Duration::from_secs(1)).await?;
+    let solo = world.claim_solo().await?;
+    ensure!(
+        claimed_ids([&solo]) == [suspect],
+        COUNTED,
+        format!("a solo claim gets the suspect {}", name(suspect)),
+        "{}",
+        list(claimed_ids([&solo]).into_iter().map(name))
+    );
+    Ok(())
+}
+
 /// Rule 4: only a strike on a renewed solo claim counts. Answers of solo claims that were lost, however often, bury nobody.
 ///
 /// # Errors
