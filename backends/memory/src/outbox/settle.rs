@@ -2,10 +2,9 @@
 
 use super::{Outbox, RunState, Stored, Work};
 use pillarbox_core::{
-    Command, Error, ErrorKind, HeadPolicy, Outcome, Rejected, Renewed, Settled, Settlement, Settlements,
-    Timestamp, Token, Transition, Verdict, step,
+    Command, Content, Error, ErrorKind, Outcome, Rejected, Renewed, Settled, Settlement, Settlements,
+    Timestamp, Token, Transition, Verdict, check_verdicts, step,
 };
-use std::collections::HashSet;
 use std::time::Duration;
 
 impl Outbox {
@@ -32,15 +31,11 @@ impl Outbox {
         settlements: &Settlements,
         now: Timestamp,
     ) -> Result<Vec<Settled>, Error> {
-        for (number, (token, settlement)) in settlements.iter().enumerate() {
+        for (token, settlement) in settlements.iter() {
             if let Settlement::Verdicts(verdicts) = settlement
                 && self.standing(token) == Outcome::Applied
             {
-                self.check(&self.runs[&token.unit], verdicts).map_err(|words| {
-                    Error::new(ErrorKind::Rejected, "settle")
-                        .describe(format!("run {} of {}: {words}", number + 1, settlements.len()))
-                        .not_applied()
-                })?;
+                self.check(&self.runs[&token.unit], verdicts)?;
             }
         }
         let answers = settlements.iter().map(|(token, settlement)| {
@@ -63,32 +58,21 @@ impl Outbox {
     }
 
     /// One verdict per message, and per key the shape that [`Verdict`] describes.
-    fn check(&self, run: &RunState, verdicts: &[Verdict]) -> Result<(), String> {
+    fn check(&self, run: &RunState, verdicts: &[Verdict]) -> Result<(), Error> {
         if verdicts.len() != run.messages.len() {
             let (messages, given) = (run.messages.len(), verdicts.len());
-            return Err(format!("it has {messages} messages and was given {given} verdicts"));
+            return Err(Error::new(ErrorKind::Rejected, "settle")
+                .describe(format!("a run has {messages} messages and was given {given} verdicts"))
+                .not_applied());
         }
         if verdicts.iter().all(|verdict| *verdict == Verdict::Published) {
             return Ok(());
         }
-        let blocks = self.guarantees.head_policy == HeadPolicy::Block;
-        let mut stopped = HashSet::new();
-        for (place, verdict) in run.messages.iter().zip(verdicts) {
-            let Some(key) = self.messages[*place].key else { continue };
-            let releases = matches!(verdict, Verdict::Release { .. });
-            if stopped.contains(&key) && !releases {
-                return Err(format!(
-                    "after a message of a key that stays only `Release` may follow, not {verdict:?}"
-                ));
-            }
-            if releases
-                || matches!(verdict, Verdict::Retry { .. })
-                || (blocks && matches!(verdict, Verdict::Bury { .. }))
-            {
-                stopped.insert(key);
-            }
-        }
-        Ok(())
+        let keys = run.messages.iter().map(|place| match &self.messages[*place].content {
+            Content::Message(message) => message.key(),
+            Content::Undecodable(_) => None,
+        });
+        check_verdicts(keys.zip(verdicts), self.guarantees.head_policy)
     }
 
     fn settle_run(&mut self, token: Token, settlement: &Settlement<'_>, now: Timestamp) {

@@ -49,7 +49,9 @@ fn a_dropped_transaction_leaves_neither() {
 #[test]
 fn a_message_over_the_outboxes_limit_adds_nothing() {
     let limits = Limits::with_max_payload(10).unwrap();
-    let outbox = MemoryStorage::open(MemoryConfig::with_clock(MemoryClock::manual(Timestamp::EPOCH)).limits(limits)).unwrap();
+    let outbox =
+        MemoryStorage::open(MemoryConfig::with_clock(MemoryClock::manual(Timestamp::EPOCH)).limits(limits))
+            .unwrap();
     let large = Message::given(MessageId::from_bytes([2; 16]), Timestamp::EPOCH, "orders")
         .payload(vec![0; 11])
         .unwrap();
@@ -70,7 +72,9 @@ fn another_outboxes_transaction_is_refused() {
 
 #[test]
 fn no_strikes_at_all_is_refused() {
-    let error = MemoryStorage::open(MemoryConfig::with_clock(MemoryClock::manual(Timestamp::EPOCH)).max_strikes(0)).unwrap_err();
+    let error =
+        MemoryStorage::open(MemoryConfig::with_clock(MemoryClock::manual(Timestamp::EPOCH)).max_strikes(0))
+            .unwrap_err();
     assert!(error.to_string().contains("max_strikes"));
 }
 

@@ -89,7 +89,7 @@ pub async fn wrong_number_of_verdicts_is_rejected_and_changes_nothing<H: Storage
     for wrong in [0, run.len as usize - 1, run.len as usize + 1] {
         let mut call = Settlements::new();
         call.verdicts(run.token, vec![Verdict::Published; wrong]);
-        rejected(world.storage.settle(&call).await, &format!("{wrong} verdicts for {} messages", run.len))?;
+        rejected(&world.storage.settle(&call).await, &format!("{wrong} verdicts for {} messages", run.len))?;
     }
     let answers = world.settle_all(&claimed, &Verdict::Published).await?;
     ensure!(
@@ -132,7 +132,7 @@ pub async fn verdicts_that_reorder_a_key_are_rejected<H: StorageHarness>(
         }
         let mut call = Settlements::new();
         call.verdicts(run.token, shape.clone());
-        rejected(world.storage.settle(&call).await, &format!("{shape:?} for three messages of one key"))?;
+        rejected(&world.storage.settle(&call).await, &format!("{shape:?} for three messages of one key"))?;
         world.settle_all(&claimed, &release()).await?;
         let delivered = world.drain().await?;
         ensure!(
@@ -293,7 +293,7 @@ pub async fn verdicts_meet_their_messages<H: StorageHarness>(trial: &Trial<H>) -
 }
 
 fn rejected(
-    answer: Result<Vec<pillarbox_core::Settled>, pillarbox_core::Error>,
+    answer: &Result<Vec<pillarbox_core::Settled>, pillarbox_core::Error>,
     what: &str,
 ) -> Result<(), Violation> {
     ensure!(
