@@ -113,7 +113,7 @@ impl Variable<'_> {
     }
 
     fn unknown(&self) -> Error {
-        let nearest = KNOWN.iter().min_by_key(|known| distance(known, self.name)).unwrap_or(&KNOWN[0]);
+        let nearest = crate::nearest(self.name, &KNOWN).unwrap_or_default();
         self.error(format!(
             "{}{} is no setting; did you mean {}{nearest}?",
             self.prefix, self.name, self.prefix
@@ -123,21 +123,6 @@ impl Variable<'_> {
     fn error(&self, description: String) -> Error {
         Error::new(ErrorKind::Misconfigured, "configure").describe(description).not_applied()
     }
-}
-
-/// The Levenshtein distance, byte by byte: names are short.
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in right.bytes().enumerate() {
-            let substituted = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
 }
 
 #[cfg(test)]
