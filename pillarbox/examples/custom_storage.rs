@@ -2,8 +2,8 @@
 //! `cargo test -p pillarbox --example custom_storage`.
 
 use pillarbox_core::{
-    Admin, Change, Due, Enqueue, Error, HeadPolicy, Loaded, Message, Nonce, Order, RecordStorage, Records,
-    RepeatedIds, State, StorageGuarantees, StoredRecord, Timestamp, Wakeup,
+    Admin, Change, Due, Enqueue, Error, HeadPolicy, Limits, Loaded, Message, Nonce, Order, RecordStorage,
+    Records, RepeatedIds, State, StorageGuarantees, StoredRecord, Timestamp, Wakeup,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -86,6 +86,7 @@ impl RecordStorage for ListStorage {
 
 impl Enqueue<Vec<Message>> for ListStorage {
     async fn enqueue(&self, transaction: &mut Vec<Message>, messages: &[Message]) -> Result<(), Error> {
+        messages.iter().try_for_each(|message| Limits::default().check(message))?;
         transaction.extend_from_slice(messages);
         Ok(())
     }

@@ -63,8 +63,8 @@ pub use timer::TokioTimer;
 /// The in-memory storage, and transports within the process.
 #[cfg(feature = "memory")]
 pub mod memory {
-    pub use pillarbox_memory::*;
-    //XX
+    pub use pillarbox_memory::{MemoryClock, MemoryConfig, MemoryStorage, MemoryTransaction};
+    pub use pillarbox_memory_transport::{LineTransport, MemoryConsumer, MemoryTransport, StdoutTransport};
 }
 
 /// The storage in Redis.

@@ -15,7 +15,8 @@ use pillarbox_core::Registry;
 pub fn registry() -> Registry {
     let registry = Registry::new();
     #[cfg(feature = "memory")]
-    let registry = registry.with_storage(pillarbox_memory::DRIVER);
+    let registry =
+        registry.with_storage(pillarbox_memory::DRIVER).with_transport(pillarbox_memory_transport::DRIVER);
     #[cfg(feature = "redis")]
     let registry = registry.with_storage(pillarbox_redis::DRIVER);
     #[cfg(feature = "rabbitmq")]

@@ -53,18 +53,17 @@ pub(crate) async fn run(arguments: RelayArguments) -> Result<(), Failure> {
         // Nothing is sent: that the other half is gone is the signal.
         let _ = stopped.await;
     });
-    let stopping = async {
+    // A task of its own, so that a second signal ends the program even while a transport blocks its thread.
+    tokio::spawn(async move {
         signals.next().await;
         drop(stop);
         tracing::info!("draining; a second signal ends it at once");
-        signals.next().await
-    };
+        let code = signals.next().await;
+        eprintln!("pillarbox: ended at once by a second signal; what was being sent may be sent again");
+        std::process::exit(i32::from(code));
+    });
     tokio::select! {
         outcome = relaying => outcome?,
-        code = stopping => {
-            eprintln!("pillarbox: ended at once by a second signal; what was being sent may be sent again");
-            std::process::exit(i32::from(code));
-        }
         failure = serving => return Err(failure),
     }
     let counts = counting.counts();

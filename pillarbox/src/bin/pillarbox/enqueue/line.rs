@@ -18,7 +18,8 @@ struct Line<'a> {
     headers: Option<UniqueHeaders>,
     content_type: Option<String>,
     id: Option<String>,
-    deliver_at: Option<String>,
+    created_at: Option<Time>,
+    deliver_at: Option<Time>,
     delay: Option<String>,
 }
 
@@ -45,11 +46,12 @@ pub(super) fn parse(text: &[u8]) -> Result<Message, String> {
         (Some(_), Some(_)) => return Err("it has `payload` and `payload_base64`; give one".to_owned()),
     };
     // The outbox may allow more than the default, and checks its own limit when it stores.
-    let mut builder = Message::to(line.topic).limits(Limits::highest());
-    if let Some(id) = line.id {
-        let id: MessageId = id.parse().map_err(|error| format!("`id` is no UUID: {error}"))?;
-        builder = builder.id(id);
-    }
+    let id = match line.id {
+        Some(id) => id.parse().map_err(|error| format!("`id` is no UUID: {error}"))?,
+        None => MessageId::generate(),
+    };
+    let created_at = line.created_at.map_or_else(now, |time| time.0);
+    let mut builder = Message::given(id, created_at, line.topic).limits(Limits::highest());
     if let Some(key) = line.key {
         builder = builder.key(key);
     }
@@ -59,27 +61,61 @@ pub(super) fn parse(text: &[u8]) -> Result<Message, String> {
     if let Some(content_type) = content_type {
         builder = builder.content_type(content_type);
     }
-    if let Some(at) = due(line.deliver_at.as_deref(), line.delay.as_deref())? {
+    if let Some(at) = due(line.deliver_at, line.delay.as_deref())? {
         builder = builder.deliver_at(at);
     }
     builder.payload(payload).map_err(|error| error.to_string())
 }
 
-fn due(deliver_at: Option<&str>, delay: Option<&str>) -> Result<Option<Timestamp>, String> {
+fn due(deliver_at: Option<Time>, delay: Option<&str>) -> Result<Option<Timestamp>, String> {
     match (deliver_at, delay) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err("it has `deliver_at` and `delay`; give one".to_owned()),
-        (Some(text), None) => {
-            let time: jiff::Timestamp =
-                text.parse().map_err(|error| format!("`deliver_at` is no time in RFC 3339: {error}"))?;
-            Ok(Some(Timestamp::from_micros(time.as_microsecond())))
-        }
+        (Some(time), None) => Ok(Some(time.0)),
         (None, Some(text)) => {
             let delay = parse_duration(text).ok_or_else(|| {
                 format!("`delay` is {text:?}; it takes a duration such as `30s` or `500ms`")
             })?;
-            Ok(Some(Timestamp::from_micros(jiff::Timestamp::now().as_microsecond()).after(delay)))
+            Ok(Some(now().after(delay)))
         }
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_micros(jiff::Timestamp::now().as_microsecond())
+}
+
+/// A time in RFC 3339 as people write it, or in microseconds since 1970 as `stdout:` writes it.
+struct Time(Timestamp);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Time;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a time in RFC 3339, or microseconds since 1970")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Time, E> {
+                let time: jiff::Timestamp =
+                    text.parse().map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))?;
+                Ok(Time(Timestamp::from_micros(time.as_microsecond())))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, microseconds: i64) -> Result<Time, E> {
+                Ok(Time(Timestamp::from_micros(microseconds)))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, microseconds: u64) -> Result<Time, E> {
+                let number = serde::de::Unexpected::Unsigned(microseconds);
+                i64::try_from(microseconds)
+                    .map(|microseconds| Time(Timestamp::from_micros(microseconds)))
+                    .map_err(|_| E::invalid_value(number, &self))
+            }
+        }
+        deserializer.deserialize_any(Either)
     }
 }
 
@@ -149,6 +185,9 @@ mod tests {
         assert_eq!(message.id().to_string(), "018f2f5e-7a4b-7c3d-8e9f-0123456789ab");
         assert_eq!(message.deliver_at().unwrap().as_millis(), 1_896_076_800_000);
         assert_eq!(message.headers().value("b").unwrap(), "2");
+        let printed = br#"{"topic":"t","payload":"","created_at":5,"deliver_at":9}"#;
+        let message = parse(printed).unwrap();
+        assert_eq!((message.created_at().as_micros(), message.deliver_at().unwrap().as_micros()), (5, 9));
         let delayed = parse(br#"{"topic":"t","payload":"","delay":"1h"}"#).unwrap();
         let wait = delayed.deliver_at().unwrap().since(delayed.created_at()).as_secs();
         assert!((3_600..=3_601).contains(&wait), "{wait}");

@@ -23,13 +23,16 @@ pub(crate) const HELP: &str = r#"Each line is one JSON object:
   headers         an object of strings
   content_type    a media type
   id              a UUID; a new one by default. Give it if the line may be enqueued again
-  deliver_at      not before this time, in RFC 3339: 2030-01-31T08:00:00Z
+  deliver_at      not before this time: RFC 3339, 2030-01-31T08:00:00Z, or microseconds since 1970
   delay           not before so long from now: 30s, 500ms, 2m, 1h
+  created_at      when it was made, as `deliver_at`; now by default
 
-Empty lines are skipped. Anything else is a bad line, unknown fields too. Standard error names it by its number,
-from 1, and the exit code is 1. What is stored then: without --keep-going every line before the first bad one and
-none after it; with --keep-going every line but the bad ones. Lines are stored in their order, in batches of up to
-500, each wholly or not at all. If the store fails, the program ends and says which lines are stored."#;
+What the transport `stdout:` prints can be enqueued again. Empty lines are skipped. Anything else is a bad line, and so
+are unknown fields: standard error names it by its number, from 1, and the exit code is 1.
+
+What is stored then: without --keep-going every line before the first bad one and none after it; with --keep-going
+every line but the bad ones. Lines are stored in their order, in batches of up to 500, each wholly or not at all. If the
+store fails, the program ends and says which lines are stored."#;
 
 /// Enqueues all lines.
 pub(crate) async fn run(arguments: EnqueueArguments) -> Result<(), Failure> {

@@ -1,0 +1,7 @@
+//! The program itself, against a real Redis, with standard output as the broker.
+
+mod dead;
+mod enqueueing;
+mod refusing;
+mod relaying;
+mod run;
