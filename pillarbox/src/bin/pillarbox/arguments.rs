@@ -27,6 +27,11 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Relay messages from the store to the broker, until SIGTERM or Ctrl-C.
+    ///
+    /// The first signal drains: what is being sent is finished within the grace period, and the rest is given back. The
+    /// second one ends the program at once, which loses nothing, but may send some messages twice.
+    ///
+    /// Exits with 0 after a drain, with 2 if settings or credentials are refused, and with 1 for everything else.
     Relay(Box<RelayArguments>),
     /// Enqueue JSON lines from standard input.
     #[command(after_long_help = crate::enqueue::HELP)]
@@ -35,6 +40,8 @@ pub(crate) enum Command {
     Status(StatusArguments),
     /// Look after dead letters.
     Dead(DeadArguments),
+    /// List the stores and brokers that this program opens, with the options of their URLs.
+    Drivers,
 }
 
 #[derive(Debug, Args)]
@@ -44,10 +51,6 @@ pub(crate) struct StorageArguments {
     pub(crate) storage: String,
 }
 
-/// `pillarbox relay`. The first signal drains: what is being sent is finished within the grace period, and the rest is given
-/// back. The second one ends the program at once, which loses nothing, but may send some messages twice.
-///
-/// Exits with 0 after a drain, with 2 if the settings or credentials are refused, and with 1 for everything else.
 #[derive(Debug, Args)]
 pub(crate) struct RelayArguments {
     #[command(flatten)]

@@ -26,14 +26,14 @@ pub(crate) enum Action {
 pub(crate) struct ListArguments {
     #[command(flatten)]
     storage: StorageArguments,
-    #[command(flatten)]
-    filter: FilterArguments,
     /// At most so many.
     #[arg(long, default_value_t = 100, value_name = "COUNT")]
     limit: u64,
     /// Print JSON lines with everything, payloads too.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    filter: FilterArguments,
 }
 
 #[derive(Debug, Args)]
@@ -48,8 +48,6 @@ pub(crate) struct ShowArguments {
 pub(crate) struct ChangeArguments {
     #[command(flatten)]
     storage: StorageArguments,
-    #[command(flatten)]
-    filter: FilterArguments,
     /// All of them; needed where nothing else says which.
     #[arg(long, conflicts_with_all = ["ids", "topic", "key", "reason"])]
     all: bool,
@@ -59,15 +57,17 @@ pub(crate) struct ChangeArguments {
     /// Only count; change nothing.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    filter: FilterArguments,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DiscardArguments {
-    #[command(flatten)]
-    change: ChangeArguments,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    change: ChangeArguments,
 }
 
 pub(crate) async fn run(arguments: DeadArguments) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ mod address;
 mod arguments;
 mod connect;
 mod dead;
+mod drivers;
 mod duration;
 mod enqueue;
 mod failure;
@@ -46,5 +47,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Enqueue(arguments) => enqueue::run(arguments).await,
         Command::Status(arguments) => status::run(arguments).await,
         Command::Dead(arguments) => dead::run(arguments).await,
+        Command::Drivers => {
+            drivers::list();
+            Ok(())
+        }
     }
 }
