@@ -75,7 +75,6 @@ impl RecordStorage for ListStorage {
     fn wakeup(&self) -> Option<&dyn Wakeup> {
         None
     }
-
     fn admin(&self) -> Option<&dyn Admin> {
         None
     }
@@ -98,12 +97,9 @@ mod proof {
         Abilities, BoxError, OutboxSettings, Producer, StorageHarness, TestStore,
     };
     use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
-
     pillarbox_testkit::storage_suite!(#[tokio::test] async harness = Harness);
-
     struct Harness;
     struct Proved(ListStorage, Arc<AtomicI64>);
-
     impl StorageHarness for Harness {
         type Store = Proved;
         fn abilities(&self) -> Abilities {

@@ -51,8 +51,10 @@ pub trait TestStore {
     /// Adds, behind everything else, one record that is no message. Asked for only with [`Abilities::corrupt`].
     ///
     /// # Errors
-    /// Whatever stops it; the case fails then.
-    fn corrupt(&self) -> impl Future<Output = Result<(), BoxError>>;
+    /// Whatever stops it; the case fails then. Where it is not written, it always fails.
+    fn corrupt(&self) -> impl Future<Output = Result<(), BoxError>> {
+        async { Err("the harness declares the ability `corrupt` and does not write `TestStore::corrupt`".into()) }
+    }
 }
 
 /// Enqueues messages in the store's own transactions.
