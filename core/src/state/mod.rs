@@ -18,6 +18,8 @@
 
 mod record;
 mod step;
+#[cfg(test)]
+mod tests;
 
 pub use record::{Lease, Record, State};
 pub use step::{Command, Rejected, Transition, step};
