@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The list; clones are handles on the same one.
 #[derive(Clone)]
-pub struct ListStorage {
+struct ListStorage {
     records: Arc<Mutex<Vec<StoredRecord>>>,
     guarantees: StorageGuarantees,
     now: Clock,
@@ -19,7 +19,7 @@ pub struct ListStorage {
 type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 impl ListStorage {
-    pub fn new(head_policy: HeadPolicy, max_strikes: u32, now: Clock) -> Self {
+    fn new(head_policy: HeadPolicy, max_strikes: u32, now: Clock) -> Self {
         let (order, repeated_ids) = (Order::CommitOrdered, RepeatedIds::SecondCopy);
         let guarantees =
             StorageGuarantees { order, repeated_ids, head_policy, max_strikes, max_run: u32::MAX };
@@ -27,7 +27,7 @@ impl ListStorage {
     }
 
     /// A transaction is a list of messages here; committing it is this.
-    pub fn commit(&self, transaction: Vec<Message>) {
+    fn commit(&self, transaction: Vec<Message>) {
         let now = (self.now)();
         let mut records = self.lock();
         for message in transaction {

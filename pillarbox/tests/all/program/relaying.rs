@@ -133,7 +133,11 @@ fn health_and_metrics_are_served_and_an_outage_is_seen() {
     enqueue(&url, 1, "");
     assert_eq!(number(&relay.line()), 0);
     relay.signal(Signal::TERM);
-    assert_eq!(relay.end().0, Some(0));
+    let (code, errors) = relay.end();
+    assert_eq!(code, Some(0), "{errors}");
+    for part in ["the store failed; it is tried again", "the store answers again", "draining", "stopping"] {
+        assert!(errors.contains(part), "{part} in {errors}");
+    }
 }
 
 #[test]
