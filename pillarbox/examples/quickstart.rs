@@ -8,7 +8,7 @@ use pillarbox::{
     TransportGuarantees,
 };
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Error> {
         let mut transaction = outbox.transaction();
         let table = Arc::clone(&orders);
         transaction.stage(move || {
-            table.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(number, customer);
+            table.lock().unwrap_or_else(PoisonError::into_inner).insert(number, customer);
         });
         transaction.append(std::slice::from_ref(&message))?;
         if number % 10 == 0 {

@@ -1,5 +1,10 @@
 //! All integration tests, in one binary.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, and helpers of tests are not marked as tests"
+)]
+
 #[cfg(feature = "blocking")]
 mod blocking;
 #[cfg(all(feature = "events", feature = "memory"))]

@@ -1,11 +1,33 @@
-//! A storage of one's own, whole: a list of records behind a lock. `Records` makes a storage of it, and it passes every case
-//! of the suite: `cargo test -p pillarbox --example custom_storage`.
+//! A storage of one's own, whole: a list of records behind a lock. `Records` makes a storage of it.
+//!
+//! It passes every case of the suite: `cargo test -p pillarbox --example custom_storage`. And it relays:
+//! `cargo run -p pillarbox --example custom_storage`.
+
+#[cfg(test)]
+mod proof;
+
+use pillarbox::memory::StdoutTransport;
 
 use pillarbox::{
     Admin, Change, Due, Enqueue, Error, HeadPolicy, Limits, Loaded, Message, Nonce, Order, RecordStorage,
-    Records, RepeatedIds, State, StorageGuarantees, StoredRecord, Timestamp, Wakeup,
+    Records, Relay, RelayConfig, RepeatedIds, State, StorageGuarantees, StoredRecord, Timestamp, TokioTimer,
+    Wakeup,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let clock = || Timestamp::EPOCH.after(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default());
+    let outbox =
+        ListStorage::new(HeadPolicy::Continue, StorageGuarantees::DEFAULT_MAX_STRIKES, Arc::new(clock));
+    let mut transaction = Vec::new();
+    outbox.enqueue(&mut transaction, &[Message::to("orders.created").key("order-1").payload("{}")?]).await?;
+    outbox.commit(transaction);
+
+    let relay = Relay::new(Records(outbox), StdoutTransport::new(), RelayConfig::default())?;
+    relay.timer(TokioTimer::new()).run(tokio::time::sleep(Duration::from_millis(200))).await
+}
 
 /// The list; clones are handles on the same one.
 #[derive(Clone)]
@@ -85,65 +107,5 @@ impl Enqueue<Vec<Message>> for ListStorage {
         messages.iter().try_for_each(|message| Limits::default().check(message))?;
         transaction.extend_from_slice(messages);
         Ok(())
-    }
-}
-
-fn main() {}
-
-#[cfg(test)]
-mod proof {
-    use super::*;
-    use pillarbox_testkit::storage::{
-        Abilities, BoxError, OutboxSettings, Producer, StorageHarness, TestStore,
-    };
-    use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
-    pillarbox_testkit::storage_suite!(#[tokio::test] async harness = Harness);
-    struct Harness;
-    struct Proved(ListStorage, Arc<AtomicI64>);
-    impl StorageHarness for Harness {
-        type Store = Proved;
-        fn abilities(&self) -> Abilities {
-            Abilities { concurrent_transactions: true, ..Abilities::NONE }
-        }
-        async fn create(&self, settings: &OutboxSettings) -> Result<Proved, BoxError> {
-            let clock = Arc::new(AtomicI64::new(0));
-            let shown = clock.clone();
-            let now = Arc::new(move || Timestamp::from_micros(shown.load(SeqCst)));
-            Ok(Proved(ListStorage::new(settings.head_policy, settings.max_strikes, now), clock))
-        }
-    }
-    impl TestStore for Proved {
-        type Storage = Records<ListStorage>;
-        type Producer = ListStorage;
-        async fn connect(&self) -> Result<Records<ListStorage>, BoxError> {
-            Ok(Records(self.0.clone()))
-        }
-        async fn producer(&self) -> Result<ListStorage, BoxError> {
-            Ok(self.0.clone())
-        }
-        async fn advance(&self, by: std::time::Duration) -> Result<(), BoxError> {
-            self.1.fetch_add(i64::try_from(by.as_micros())?, SeqCst);
-            Ok(())
-        }
-    }
-    impl Producer for ListStorage {
-        type Transaction = Vec<Message>;
-        async fn begin(&self) -> Result<Vec<Message>, BoxError> {
-            Ok(Vec::new())
-        }
-        async fn enqueue(
-            &self,
-            transaction: &mut Vec<Message>,
-            messages: &[Message],
-        ) -> Result<(), BoxError> {
-            Ok(Enqueue::enqueue(self, transaction, messages).await?)
-        }
-        async fn commit(&self, transaction: Vec<Message>) -> Result<(), BoxError> {
-            Self::commit(self, transaction);
-            Ok(())
-        }
-        async fn rollback(&self, _: Vec<Message>) -> Result<(), BoxError> {
-            Ok(())
-        }
     }
 }
