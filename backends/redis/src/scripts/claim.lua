@@ -334,13 +334,16 @@ if not solo then
   reserved = math.min(returning, floor((limit + fence % 2) / 2))
 end
 
-local step = 0
+local step, cut_short = 0, false
 local function visit_lanes(keep)
   while step < lanes and taken_bytes < budget and (room > keep or solo) do
     local lane = (cursor + step) % lanes
     step = step + 1
-    if visit(lane, stored[lane + 3], room - keep) > 0 then
+    local cap = room - keep
+    local taken = visit(lane, stored[lane + 3], cap)
+    if taken > 0 then
       last_taken = lane
+      cut_short = cut_short or taken == cap
     end
   end
 end
@@ -360,8 +363,9 @@ if any_parked then
     end
   end
 end
+local first_express = fence
 for offset = 0, EXPRESS_LANES - 1 do
-  local lane = (fence + offset) % EXPRESS_LANES
+  local lane = (first_express + offset) % EXPRESS_LANES
   if room <= 0 or taken_bytes >= budget then
     break
   end
@@ -369,7 +373,7 @@ for offset = 0, EXPRESS_LANES - 1 do
 end
 -- What was reserved and not used.
 visit_lanes(0)
-if step < lanes or reserved > 0 or taken_bytes >= budget then
+if cut_short or taken_bytes >= budget then
   wait_for(now)
 end
 
