@@ -1,1 +1,17 @@
-//! Throughput programs and benches of the Pillarbox outbox.
+//! How fast an outbox enqueues and drains, beside the fastest that its store can do at all.
+//!
+//! A *floor* is what the same client does on the same server in the same run without an outbox: it moves the same bytes, and keeps
+//! no lease, no order and no count. The ratio to it says what the outbox costs, and it is comparable between machines, which
+//! the rates alone are not.
+
+mod drain;
+mod messages;
+mod redis_store;
+mod row;
+
+pub use messages::{Keys, PAYLOAD};
+pub use redis_store::RedisBench;
+pub use row::{Row, Work};
+
+/// What goes wrong in a measurement ends it.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,105 @@
+//! Measures how fast an outbox enqueues and drains, beside its store's floor.
+//!
+//! ```text
+//! cargo run --release -p pillarbox-benches --bin throughput -- --storage redis
+//! ```
+
+use clap::{Parser, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use pillarbox_benches::{BoxError, Keys, RedisBench, Row, Work};
+use std::time::Duration;
+
+/// Measures how fast an outbox enqueues and drains, beside the fastest that its store can do.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Which storage; it starts a server of its own.
+    #[arg(long, value_enum, default_value = "redis")]
+    storage: StorageName,
+    /// How many messages each measurement has.
+    #[arg(long, default_value_t = 100_000)]
+    messages: u32,
+    /// How many messages a claim, or a transaction, has.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    batch: u32,
+    /// How many relays run side by side, in turn.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 4])]
+    relays: Vec<u32>,
+    /// How often each measurement is taken; the one of the median ratio counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Prints a JSON object for each row instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StorageName {
+    Redis,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let arguments = Arguments::parse();
+    let StorageName::Redis = arguments.storage;
+    let mut bench = RedisBench::start(arguments.messages, arguments.batch).await?;
+    let mut cases = Vec::new();
+    for work in [Work::Enqueue, Work::Drain] {
+        for keys in Keys::CASES {
+            cases.extend(arguments.relays.iter().map(|relays| (work, keys, *relays)));
+        }
+    }
+    let progress = if arguments.json { ProgressBar::hidden() } else { bar(cases.len() as u64) };
+    let mut rows = Vec::new();
+    for (work, keys, relays) in cases {
+        progress.set_message(format!("{work:?}, {}, {relays} relays", keys.name()));
+        let mut taken = Vec::new();
+        for _ in 0..arguments.runs {
+            taken.push(bench.measure(work, keys, relays.max(1)).await?);
+        }
+        taken.sort_by(|left, right| left.ratio.total_cmp(&right.ratio));
+        let row = taken.swap_remove(taken.len() / 2);
+        if arguments.json {
+            println!("{}", serde_json::to_string(&row)?);
+        }
+        rows.push(row);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    if !arguments.json {
+        table(&rows);
+    }
+    Ok(())
+}
+
+fn bar(length: u64) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn table(rows: &[Row]) {
+    println!(
+        "storage  work     case        relays  batch   floor/s    ours/s  ratio    loop/s  server us  floor us"
+    );
+    for row in rows {
+        let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.2}"));
+        let plain = row.loop_per_s.map_or_else(String::new, |rate| rate.to_string());
+        println!(
+            "{:<8} {:<8} {:<10} {:>7} {:>6} {:>9} {:>9} {:>6.2} {:>9} {:>10} {:>9}",
+            row.storage,
+            format!("{:?}", row.work).to_lowercase(),
+            row.case,
+            row.relays,
+            row.batch,
+            row.floor_per_s,
+            row.ours_per_s,
+            row.ratio,
+            plain,
+            number(row.server_us),
+            number(row.floor_server_us)
+        );
+    }
+}
