@@ -53,7 +53,9 @@ pub trait TestStore {
     /// # Errors
     /// Whatever stops it; the case fails then. Where it is not written, it always fails.
     fn corrupt(&self) -> impl Future<Output = Result<(), BoxError>> {
-        async { Err("the harness declares the ability `corrupt` and does not write `TestStore::corrupt`".into()) }
+        async {
+            Err("the harness declares the ability `corrupt` and does not write `TestStore::corrupt`".into())
+        }
     }
 }
 

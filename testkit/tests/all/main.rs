@@ -7,3 +7,4 @@
 
 #[cfg(feature = "servers")]
 mod servers;
+mod storage;

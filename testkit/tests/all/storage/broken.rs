@@ -1,0 +1,229 @@
+use pillarbox_core::{
+    Admin, Claim, Claimed, Error, ErrorKind, Nonce, Outcome, Renewed, Settled, Settlement, Settlements,
+    Storage, StorageGuarantees, Text, Timestamp, Token, Verdict, Wakeup,
+};
+use pillarbox_memory::MemoryStorage;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// The promise that is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    None,
+    HandsOutTwice,
+    OverfillsTheLimit,
+    RepeatsNothing,
+    TellsNoNextDue,
+    HandsOutSuspects,
+    HidesSuspects,
+    HandsOutHealthyOnesToSolo,
+    ForgetsAttempts,
+    ChargesReleases,
+    ChargesHandBacks,
+    LosesReleased,
+    IgnoresDelays,
+    DoublesDelays,
+    AppliesNothing,
+    SaysApplied,
+    ComparesNoNonce,
+    FailsOnStale,
+    FencesExpired,
+    RenewsNothing,
+    ShortensRenewals,
+    SwapsAnswers,
+    DropsAnAnswer,
+    TurnsRunsAround,
+    SettlesEverything,
+    CommitsRollbacks,
+    CommitsEarly,
+    LosesTheLast,
+    DropsHeaders,
+    IgnoresSchedules,
+    RefusesRepeatedIds,
+}
+
+/// A storage that keeps every promise but one.
+#[derive(Clone, Debug)]
+pub(super) struct Broken {
+    inner: MemoryStorage,
+    fault: Fault,
+    memory: Arc<Mutex<Memory>>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    last: Claimed,
+    drawn: u64,
+    /// The true token of each that was handed out, with its length and the end of its lease.
+    given: HashMap<Token, (Token, u32, Timestamp)>,
+}
+
+impl Broken {
+    pub(super) fn new(inner: MemoryStorage, fault: Fault) -> Self {
+        Self { inner, fault, memory: Arc::default() }
+    }
+
+    /// The token that the storage below knows.
+    fn true_token(&self, token: Token) -> Token {
+        let memory = self.memory.lock().unwrap();
+        if self.fault == Fault::ComparesNoNonce {
+            let same = |given: &&Token| (given.unit, given.fence) == (token.unit, token.fence);
+            return memory.given.keys().find(same).copied().unwrap_or(token);
+        }
+        memory.given.get(&token).map_or(token, |given| given.0)
+    }
+
+    fn is_expired(&self, token: Token) -> bool {
+        let memory = self.memory.lock().unwrap();
+        memory.given.get(&token).is_some_and(|given| given.2 <= self.inner.clock().now())
+    }
+
+    fn verdict(&self, verdict: &Verdict) -> Verdict {
+        let error = Text::from_static("charged");
+        match (self.fault, verdict.clone()) {
+            (Fault::ChargesReleases, Verdict::Release { after }) => Verdict::Retry { after, error },
+            (Fault::LosesReleased, Verdict::Release { .. }) => Verdict::Published,
+            (Fault::IgnoresDelays, Verdict::Retry { error, .. }) => {
+                Verdict::Retry { after: Duration::ZERO, error }
+            }
+            (Fault::IgnoresDelays, Verdict::Release { .. }) => Verdict::Release { after: Duration::ZERO },
+            (Fault::DoublesDelays, Verdict::Retry { after, error }) => {
+                Verdict::Retry { after: after * 2, error }
+            }
+            (_, same) => same,
+        }
+    }
+
+    fn translated(&self, settlements: &Settlements) -> Settlements {
+        let mut call = Settlements::new();
+        for (token, settlement) in settlements.iter() {
+            let inner = self.true_token(token);
+            let len = self.memory.lock().unwrap().given.get(&token).map_or(0, |given| given.1);
+            match settlement {
+                Settlement::Verdicts(verdicts) if self.fault == Fault::TurnsRunsAround => {
+                    call.verdicts(inner, verdicts.iter().rev().cloned());
+                }
+                Settlement::Verdicts(verdicts) => {
+                    call.verdicts(inner, verdicts.iter().map(|verdict| self.verdict(verdict)));
+                }
+                Settlement::HandBack { after } if self.fault == Fault::ChargesHandBacks => {
+                    let error = Text::from_static("charged");
+                    let rest = vec![Verdict::Release { after }; len.saturating_sub(1) as usize];
+                    call.verdicts(inner, std::iter::once(Verdict::Retry { after, error }).chain(rest));
+                }
+                Settlement::HandBack { after } => call.hand_back(inner, after),
+            }
+        }
+        call
+    }
+}
+
+impl Storage for Broken {
+    fn guarantees(&self) -> StorageGuarantees {
+        self.inner.guarantees()
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, Error> {
+        let mut asked = claim;
+        match self.fault {
+            Fault::RepeatsNothing => {
+                let mut memory = self.memory.lock().unwrap();
+                memory.drawn += 1;
+                asked.nonce = Nonce::from_words(u64::MAX, memory.drawn);
+            }
+            Fault::OverfillsTheLimit if claim.limit > 0 => asked.limit += 1,
+            Fault::HandsOutHealthyOnesToSolo => asked.solo = false,
+            _ => {}
+        }
+        let mut claimed = self.inner.claim(asked).await?;
+        if self.fault == Fault::HandsOutSuspects && claimed.runs.is_empty() && claim.limit > 0 {
+            claimed = self.inner.claim(Claim { solo: true, ..asked }).await?;
+        }
+        let mut memory = self.memory.lock().unwrap();
+        for run in &mut claimed.runs {
+            let inner = run.token;
+            run.token.nonce = claim.nonce;
+            memory.given.insert(run.token, (inner, run.len, run.lease_until));
+        }
+        match self.fault {
+            Fault::HandsOutTwice if claimed.runs.is_empty() && claim.limit > 0 => {
+                let mut again = memory.last.clone();
+                again.now = claimed.now;
+                again.runs.iter_mut().for_each(|run| run.token.nonce = claim.nonce);
+                return Ok(again);
+            }
+            Fault::TellsNoNextDue => claimed.next_due = None,
+            Fault::HidesSuspects => claimed.suspects = 0,
+            Fault::ForgetsAttempts => claimed.entries.iter_mut().for_each(|entry| entry.attempts = 0),
+            Fault::TurnsRunsAround => {
+                for run in &claimed.runs {
+                    claimed.entries[run.start as usize..][..run.len as usize].reverse();
+                }
+            }
+            _ => {}
+        }
+        if !claimed.runs.is_empty() {
+            memory.last = claimed.clone();
+        }
+        Ok(claimed)
+    }
+
+    async fn renew(&self, tokens: &[Token], lease: Duration) -> Result<Vec<Renewed>, Error> {
+        let now = self.inner.clock().now();
+        if self.fault == Fault::RenewsNothing {
+            let renewed = Renewed { outcome: Outcome::Applied, at: now, lease_until: Some(now.after(lease)) };
+            return Ok(vec![renewed; tokens.len()]);
+        }
+        let inner: Vec<_> = tokens.iter().map(|token| self.true_token(*token)).collect();
+        let mut answers = self.inner.renew(&inner, lease).await?;
+        for (token, answer) in tokens.iter().zip(&mut answers) {
+            match self.fault {
+                Fault::FencesExpired if self.is_expired(*token) => {
+                    *answer = Renewed { outcome: Outcome::Fenced, at: now, lease_until: None };
+                }
+                Fault::ShortensRenewals => answer.lease_until = Some(now.after(lease)),
+                _ => {}
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn settle(&self, settlements: &Settlements) -> Result<Vec<Settled>, Error> {
+        let now = self.inner.clock().now();
+        let applied = Settled { outcome: Outcome::Applied, at: now };
+        if self.fault == Fault::AppliesNothing {
+            return Ok(vec![applied; settlements.len()]);
+        }
+        if self.fault == Fault::FencesExpired && settlements.iter().all(|(token, _)| self.is_expired(token)) {
+            return Ok(vec![Settled { outcome: Outcome::Fenced, at: now }; settlements.len()]);
+        }
+        let mut answers = self.inner.settle(&self.translated(settlements)).await?;
+        match self.fault {
+            Fault::SaysApplied => answers.iter_mut().for_each(|answer| answer.outcome = Outcome::Applied),
+            Fault::FailsOnStale if answers.iter().any(|answer| answer.outcome == Outcome::Fenced) => {
+                return Err(Error::new(ErrorKind::Unexpected, "settle").describe("a token is stale"));
+            }
+            Fault::SwapsAnswers if answers.len() > 1 => answers.swap(0, 1),
+            Fault::DropsAnAnswer => drop(answers.pop()),
+            Fault::SettlesEverything => {
+                let others: Vec<_> = self.memory.lock().unwrap().given.values().copied().collect();
+                for (token, len, _) in others {
+                    let mut call = Settlements::new();
+                    call.verdicts(token, vec![Verdict::Published; len as usize]);
+                    self.inner.settle(&call).await?;
+                }
+            }
+            _ => {}
+        }
+        Ok(answers)
+    }
+
+    fn wakeup(&self) -> Option<&dyn Wakeup> {
+        self.inner.wakeup()
+    }
+
+    fn admin(&self) -> Option<&dyn Admin> {
+        self.inner.admin()
+    }
+}
