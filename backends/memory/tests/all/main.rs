@@ -6,4 +6,5 @@
 )]
 
 mod conformance;
+mod promises;
 mod transactions;
