@@ -1,4 +1,4 @@
-use super::claiming::plan;
+use super::claiming::{Plan, plan};
 use super::{Change, Loaded, RecordStorage, StoredRecord};
 use crate::{
     Admin, Claim, Claimed, Command, Entry, Error, ErrorKind, Outcome, Renewed, Run, Settled, Settlement,
@@ -14,6 +14,9 @@ pub struct Records<R>(pub R);
 /// How often a swap is tried again when others were faster. Each failure is another's success, so few are enough.
 const TRIES: u32 = 32;
 
+/// How many records a solo claim looks at first.
+const SOLO_LOOKS_AT: u32 = 64;
+
 impl<R: RecordStorage> Storage for Records<R> {
     fn guarantees(&self) -> StorageGuarantees {
         self.0.guarantees()
@@ -28,7 +31,7 @@ impl<R: RecordStorage> Storage for Records<R> {
             if !repeated.runs.is_empty() {
                 return Ok(repeated);
             }
-            let plan = plan(&self.0.load_due(claim.limit).await?, &claim, &self.0.guarantees());
+            let plan = self.plan(&claim).await?;
             if plan.changes.is_empty() || self.0.compare_and_swap(&plan.changes).await? {
                 return Ok(plan.claimed);
             }
@@ -73,6 +76,21 @@ impl<R: RecordStorage> Storage for Records<R> {
 }
 
 impl<R: RecordStorage> Records<R> {
+    /// A suspect may stand behind any number of others that have been due for longer, so a solo claim looks further until it
+    /// has found one, or everything was loaded.
+    async fn plan(&self, claim: &Claim) -> Result<Plan, Error> {
+        let mut limit = if claim.solo { claim.limit.max(SOLO_LOOKS_AT) } else { claim.limit };
+        loop {
+            let due = self.0.load_due(limit).await?;
+            let plan = plan(&due, claim, &self.0.guarantees());
+            let was_all = (due.records.len() as u64) < u64::from(limit);
+            if !claim.solo || !plan.claimed.runs.is_empty() || was_all || limit == u32::MAX {
+                return Ok(plan);
+            }
+            limit = limit.saturating_mul(8);
+        }
+    }
+
     async fn check(&self, token: Token, settlement: Settlement<'_>) -> Result<(), Error> {
         let Settlement::Verdicts(verdicts) = settlement else { return Ok(()) };
         let loaded = self.0.load_claimed(token.nonce).await?;

@@ -3,6 +3,8 @@
 mod adapter;
 mod claiming;
 mod select;
+#[cfg(test)]
+mod tests;
 
 pub use adapter::Records;
 

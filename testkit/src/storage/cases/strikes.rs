@@ -159,11 +159,12 @@ pub async fn solo_claim_finds_the_suspect_among_others<H: StorageHarness>(
     let world = trial.world(&OutboxSettings::default()).await?;
     let suspect = suspect(&world).await?;
     world.enqueue(&world.messages(20, None)).await?;
-    // This claim charges the suspect's lost holder. What it hands out is given back, and is older work then.
-    let others = world.claim(100).await?;
+    world.advance(Duration::from_secs(1)).await?;
+    // This claim may charge the suspect's lost holder, so that the others have been due for longer. What it hands out goes
+    // back.
+    let others = world.claim(1).await?;
     world.settle_all(&others, &release()).await?;
     world.enqueue(&world.messages(20, Some("b"))).await?;
-    world.advance(Duration::from_secs(1)).await?;
     let solo = world.claim_solo().await?;
     ensure!(
         claimed_ids([&solo]) == [suspect],
