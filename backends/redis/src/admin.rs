@@ -40,6 +40,9 @@ impl Admin for RedisStorage {
     }
 }
 
+/// Where a page begins: a place, such as a lane, and an offset in it.
+type Place = (u64, u64);
+
 /// A message with the number that it has as a dead letter.
 struct Found {
     stored: Stored,
@@ -107,9 +110,9 @@ impl RedisStorage {
     async fn read_page(
         &self,
         state: ListState,
-        (place, offset): (u64, u64),
+        (place, offset): Place,
         limit: u32,
-    ) -> Result<(Vec<Found>, Option<(u64, u64)>), Error> {
+    ) -> Result<(Vec<Found>, Option<Place>), Error> {
         let name = match state {
             ListState::Pending => "pending",
             ListState::Scheduled => "scheduled",
@@ -180,7 +183,7 @@ impl RedisStorage {
 }
 
 /// Reads flat groups of record, due time, time of death, reason and number, behind the next place and offset.
-fn groups(value: Value) -> Result<(Vec<Found>, Option<(u64, u64)>), Error> {
+fn groups(value: Value) -> Result<(Vec<Found>, Option<Place>), Error> {
     let fields = Vec::<Vec<u8>>::from_redis_value(value).map_err(|_| unexpected("list"))?;
     let mut fields = fields.into_iter();
     let mut field = || fields.next();

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 /// Where the server or servers are, with their credentials.
 #[derive(Clone)]
 pub(crate) enum Target {
-    Single(ConnectionInfo),
+    Single(Box<ConnectionInfo>),
     Cluster(Vec<ConnectionInfo>),
     Sentinel(Box<SentinelTarget>),
 }
@@ -53,7 +53,7 @@ impl Target {
     pub(crate) async fn client(&self) -> Result<Option<Client>, RedisError> {
         provide_cryptography();
         match self {
-            Self::Single(info) => Client::open(info.clone()).map(Some),
+            Self::Single(info) => Client::open((**info).clone()).map(Some),
             Self::Sentinel(target) => target.client()?.async_get_client().await.map(Some),
             Self::Cluster(_) => Ok(None),
         }

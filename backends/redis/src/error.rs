@@ -137,7 +137,7 @@ mod tests {
 
     fn answered(code: &str, detail: &str) -> RedisError {
         let reply = format!("-{code} {detail}\r\n");
-        match redis::parse_redis_value(reply.as_bytes()).and_then(|value| value.extract_error()) {
+        match redis::parse_redis_value(reply.as_bytes()).and_then(redis::Value::extract_error) {
             Err(error) => error,
             Ok(value) => panic!("{value:?} is no error"),
         }
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(first.code(), "OOM");
         assert_eq!(extension_row(first.code()).0, ErrorKind::Unavailable);
         let unknown = make_extension_error("NEWCODE".to_owned(), None);
-        assert_eq!(row(&RedisError::from(unknown)).0, ErrorKind::Unexpected);
+        assert_eq!(row(&unknown).0, ErrorKind::Unexpected);
     }
 
     #[test]

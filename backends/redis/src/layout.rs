@@ -45,6 +45,7 @@
 //! | `{name}:ids` | sorted set | id, kind and number of what can be found by id |
 //! | `{name}:state` | hash | the lanes' leases, the last fence, counters |
 //! | `{name}:parked` | hash | the lanes of parked keys |
+//! | `{name}:parked:units` | sorted set | the same lanes by number |
 //! | `{name}:parked:due` | sorted set | lanes of parked keys by when they can be claimed |
 //! | `{name}:suspects` | sorted set | lanes whose head goes only to a solo claim |
 //! | `{name}:claim:<nonce>` | set | lanes of parked keys that one claim holds |

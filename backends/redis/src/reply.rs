@@ -23,7 +23,7 @@ pub(crate) fn claimed(value: Value, nonce: Nonce) -> Result<Claimed, Error> {
     let (buried, suspects) = (words.number()?, words.number()?);
     let mut claimed = Claimed { next_due, now, buried, suspects, ..Claimed::default() };
     if let Some(Value::BulkString(packed)) = parts.next() {
-        entries(packed.into(), &mut claimed.entries)?;
+        entries(&packed.into(), &mut claimed.entries)?;
     }
     let mut start = 0_u32;
     while let Some(unit) = words.next_number()? {
@@ -38,25 +38,25 @@ pub(crate) fn claimed(value: Value, nonce: Nonce) -> Result<Claimed, Error> {
     Ok(claimed)
 }
 
-fn entries(packed: Bytes, entries: &mut Vec<Entry>) -> Result<(), Error> {
+fn entries(packed: &Bytes, entries: &mut Vec<Entry>) -> Result<(), Error> {
     let mut at = 0;
-    let count = match take(&packed, &mut at, 1)?[0] {
+    let count = match take(packed, &mut at, 1)?[0] {
         short @ 0x90..=0x9f => usize::from(short & 0x0f),
-        0xdc => big_endian(take(&packed, &mut at, 2)?),
-        0xdd => big_endian(take(&packed, &mut at, 4)?),
+        0xdc => big_endian(take(packed, &mut at, 2)?),
+        0xdd => big_endian(take(packed, &mut at, 4)?),
         _ => return Err(unexpected("claim")),
     };
     entries.reserve(count.min(packed.len()));
     for _ in 0..count {
-        let length = match take(&packed, &mut at, 1)?[0] {
+        let length = match take(packed, &mut at, 1)?[0] {
             short @ 0xa0..=0xbf => usize::from(short & 0x1f),
-            0xd9 | 0xc4 => big_endian(take(&packed, &mut at, 1)?),
-            0xda | 0xc5 => big_endian(take(&packed, &mut at, 2)?),
-            0xdb | 0xc6 => big_endian(take(&packed, &mut at, 4)?),
+            0xd9 | 0xc4 => big_endian(take(packed, &mut at, 1)?),
+            0xda | 0xc5 => big_endian(take(packed, &mut at, 2)?),
+            0xdb | 0xc6 => big_endian(take(packed, &mut at, 4)?),
             _ => return Err(unexpected("claim")),
         };
         let from = at;
-        take(&packed, &mut at, length)?;
+        take(packed, &mut at, length)?;
         entries.push(entry(packed.slice(from..at)));
     }
     Ok(())

@@ -30,7 +30,7 @@ pub(crate) fn parse(text: &str) -> Result<RedisConfig, Error> {
     let mut options = UrlOptions::new("outbox.", pairs);
     let target = match scheme {
         "redis" | "rediss" | "redis+unix" | "valkey" | "valkeys" => {
-            Target::Single(node(scheme, place, &tail)?)
+            Target::Single(Box::new(node(scheme, place, &tail)?))
         }
         "redis+cluster" | "rediss+cluster" => {
             let (credentials, hosts, path) = split(place);

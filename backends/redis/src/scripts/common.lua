@@ -7,6 +7,7 @@ local prefix = sub(state_key, 1, -6)
 local inbox_key, later_key, records_key = prefix .. 'inbox', prefix .. 'later', prefix .. 'records'
 local reasons_key, ids_key, dead_key = prefix .. 'reasons', prefix .. 'ids', prefix .. 'dead'
 local parked_key, due_key, suspects_key = prefix .. 'parked', prefix .. 'parked:due', prefix .. 'suspects'
+local units_key = prefix .. 'parked:units'
 local ended_key, ended_order_key = prefix .. 'ended', prefix .. 'ended:order'
 
 -- Units: the lanes of producers from 0, four for messages that come back, one per parked key above those.
@@ -157,6 +158,7 @@ local function keep_parked(unit, lane)
   if not head and lane.blocked == '' then
     call('HDEL', parked_key, lane.key)
     call('HDEL', state_key, unit)
+    call('ZREM', units_key, unit)
     call('ZREM', due_key, unit)
     call('ZREM', suspects_key, unit)
     if lane.settled_fence > 0 then
@@ -191,6 +193,7 @@ local function park(key, records, blocked, reason)
     lane = load_lane(false)
     lane.key = key
     call('HSET', parked_key, key, unit)
+    call('ZADD', units_key, unit, unit)
   end
   if #records > 0 then
     each_chunk('RPUSH', list_of(unit), records)

@@ -1,4 +1,4 @@
--- A page of what is stored. ARGV: state, place, offset, limit, lanes. Answers the next place and offset ('' at the end) and
+-- A page of what is stored, at most `limit`. ARGV: state, place, offset, limit, lanes. Answers the next place and offset ('' at the end) and
 -- flat groups of record, due time, time of death, reason and number.
 local state, place, offset, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local lanes = tonumber(ARGV[5])
@@ -46,7 +46,7 @@ if state == 'pending' then
   end
   return answer
 end
--- Scheduled: place 0 is what waits by itself, 1 what has just arrived, 2 and above the parked keys by rank.
+-- Scheduled: place 0 is what waits by itself, 1 what has just arrived, 2 and above the parked keys by unit.
 if place == 0 then
   if numbered(later_key, false) == limit then
     return go_on(0, offset + limit)
@@ -60,21 +60,24 @@ if place == 1 then
   end
   return go_on(#records == limit and 1 or 2, #records == limit and offset + limit or 0)
 end
-local found = call('HSCAN', parked_key, offset, 'COUNT', 16)
-local next_cursor, pairs_found = found[1], found[2]
-for at = 2, #pairs_found, 2 do
-  local unit = tonumber(pairs_found[at])
+local units = call('ZRANGEBYSCORE', units_key, place, '+inf', 'LIMIT', 0, 50)
+local room = limit
+for index = 1, #units do
+  local unit = tonumber(units[index])
   local packed = call('HGET', state_key, unit)
-  if packed then
-    local lane = load_lane(packed)
-    local records = call('LRANGE', list_of(unit), lane.run, lane.run + limit - 1)
-    local due = lane.blocked == '' and format('%.0f', lane.not_before) or ''
-    for index = 1, #records do
-      add(records[index], due, '', index == 1 and lane.reason or '')
-    end
+  local lane = load_lane(packed)
+  local from = math.max(unit == place and offset or 0, lane.run)
+  local records = call('LRANGE', list_of(unit), from, from + room - 1)
+  local due = lane.blocked == '' and format('%.0f', lane.not_before) or ''
+  for at = 1, #records do
+    add(records[at], due, '', from + at == 1 and lane.reason or '')
+  end
+  room = room - #records
+  if room == 0 then
+    return go_on(unit, from + #records)
   end
 end
-if next_cursor ~= '0' then
-  return go_on(2, next_cursor)
+if #units == 50 then
+  return go_on(tonumber(units[50]) + 1, 0)
 end
 return answer

@@ -1,0 +1,305 @@
+//! Several relays at once against one outbox, each of which may fail in every way, on real connections. The suite's walks know
+//! every rule of one message; these look at what lanes add: keys that share a lane, parks that overlap with leases, and many
+//! handles that race.
+
+use crate::support::{LEASE, config, message};
+use pillarbox_core::{
+    Claim, Claimed, Content, HeadPolicy, MessageId, Nonce, Outcome, Settlements, Storage as _, TestClock,
+    Text, Timestamp, Verdict,
+};
+use pillarbox_redis::RedisStorage;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What all relays did, checked as it happens.
+#[derive(Default)]
+struct History {
+    /// Who holds a message, until when, by the store's time.
+    held: HashMap<MessageId, (u64, Timestamp)>,
+    /// Who holds a key, likewise.
+    keys: HashMap<String, (u64, Timestamp)>,
+    /// First deliveries of each key, in order.
+    delivered: BTreeMap<String, Vec<MessageId>>,
+    seen: HashSet<MessageId>,
+    fences: HashMap<MessageId, u64>,
+    ended: HashSet<MessageId>,
+    fenced: u32,
+    expired: u32,
+    parked: u32,
+}
+
+impl History {
+    fn claimed(&mut self, claimed: &Claimed) {
+        for run in &claimed.runs {
+            for entry in claimed.entries_of(run) {
+                let Content::Message(message) = &entry.content else { panic!("a record became unreadable") };
+                let (id, holder) = (message.id(), run.token.fence);
+                assert!(!self.ended.contains(&id), "{id} was claimed after its end");
+                let last = self.fences.insert(id, holder);
+                assert!(last.is_none_or(|last| last < holder), "the fence of {id} did not rise");
+                if let Some((other, until)) = self.held.insert(id, (holder, run.lease_until)) {
+                    assert!(until <= run.claimed_at, "{id} is held by {other} until {until:?}");
+                    self.expired += 1;
+                }
+                let Some(key) = message.key() else { continue };
+                if let Some((other, until)) = self.keys.insert(key.to_string(), (holder, run.lease_until)) {
+                    assert!(
+                        other == holder || until <= run.claimed_at,
+                        "{key} is held by {other} until {until:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// A message was sent: first deliveries of a key must be in order.
+    fn sent(&mut self, id: MessageId, key: Option<&str>) {
+        if self.seen.insert(id)
+            && let Some(key) = key
+        {
+            self.delivered.entry(key.to_owned()).or_default().push(id);
+        }
+    }
+
+    fn freed(&mut self, id: MessageId, key: Option<&str>, holder: u64) {
+        if self.held.get(&id).is_some_and(|held| held.0 == holder) {
+            self.held.remove(&id);
+        }
+        if let Some(key) = key
+            && self.keys.get(key).is_some_and(|held| held.0 == holder)
+        {
+            self.keys.remove(key);
+        }
+    }
+}
+
+/// Small, fast and seeded (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+struct Holder {
+    outbox: RedisStorage,
+    clock: TestClock,
+    random: Random,
+    /// Runs that this relay forgot, and settles when it comes back.
+    zombies: Vec<Claimed>,
+}
+
+impl Holder {
+    /// One claim and what becomes of it. The calls race with other relays; the checks are by the store's own times.
+    async fn turn(&mut self, history: &Mutex<History>) {
+        let nonce = Nonce::from_words(self.random.next(), self.random.next());
+        let limit = u32::try_from(1 + self.random.below(40)).unwrap();
+        let mut claim = Claim { limit, lease: LEASE, nonce, solo: false };
+        // The answer and its record must be one step, or another relay's later claim could be recorded first.
+        let mut claimed = self.claim(claim, history).await;
+        if claimed.runs.is_empty() && claimed.suspects > 0 {
+            claim.solo = true;
+            claim.nonce = Nonce::from_words(self.random.next(), self.random.next());
+            claimed = self.claim(claim, history).await;
+        }
+        if claimed.runs.is_empty() {
+            self.clock.advance(Duration::from_secs(self.random.below(4)));
+            return;
+        }
+        match self.random.below(20) {
+            // It dies, and comes back one day.
+            0 => {
+                self.clock.advance(LEASE / 2);
+                self.zombies.push(claimed);
+            }
+            // Its answer was lost: the claim is repeated and answers the same.
+            1 => {
+                let again = self.outbox.claim(claim).await.unwrap();
+                if again.now < claimed.runs[0].lease_until {
+                    let tokens =
+                        |claimed: &Claimed| claimed.runs.iter().map(|run| run.token).collect::<HashSet<_>>();
+                    assert_eq!(tokens(&again), tokens(&claimed));
+                }
+                self.zombies.push(claimed);
+            }
+            2 => {
+                if let Some(zombie) = self.zombies.pop() {
+                    self.settle(&zombie, history).await;
+                }
+                self.settle(&claimed, history).await;
+            }
+            _ => self.settle(&claimed, history).await,
+        }
+    }
+
+    async fn claim(&self, claim: Claim, history: &Mutex<History>) -> Claimed {
+        let claimed = self.outbox.claim(claim).await.unwrap();
+        assert!(claimed.entries.len() <= claim.limit as usize);
+        assert_eq!(claimed.buried, 0);
+        history.lock().unwrap().claimed(&claimed);
+        claimed
+    }
+
+    async fn settle(&mut self, claimed: &Claimed, history: &Mutex<History>) {
+        let mut call = Settlements::new();
+        let mut verdicts_of = Vec::new();
+        for run in &claimed.runs {
+            let verdicts = self.verdicts(claimed, run);
+            match &verdicts {
+                Some(verdicts) => call.verdicts(run.token, verdicts.iter().cloned()),
+                None => call.hand_back(run.token, Duration::from_secs(self.random.below(3))),
+            }
+            verdicts_of.push(verdicts);
+        }
+        // Sent before it is settled, whatever the store says then: that is what a zombie does, too.
+        let answers = self.outbox.settle(&call).await.unwrap();
+        let mut history = history.lock().unwrap();
+        for ((run, answer), verdicts) in claimed.runs.iter().zip(answers).zip(verdicts_of) {
+            if answer.outcome != Outcome::Applied {
+                history.fenced += 1;
+                continue;
+            }
+            for (at, entry) in claimed.entries_of(run).iter().enumerate() {
+                let Content::Message(message) = &entry.content else { continue };
+                let key = message.key().map(|key| &**key);
+                history.freed(message.id(), key, run.token.fence);
+                match verdicts.as_ref().map(|verdicts| &verdicts[at]) {
+                    Some(Verdict::Published) => {
+                        history.sent(message.id(), key);
+                        history.ended.insert(message.id());
+                    }
+                    Some(Verdict::Bury { .. }) => {
+                        history.ended.insert(message.id());
+                    }
+                    Some(Verdict::Retry { .. }) => history.parked += 1,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn verdicts(&mut self, claimed: &Claimed, run: &pillarbox_core::Run) -> Option<Vec<Verdict>> {
+        if self.random.below(20) == 0 {
+            return None;
+        }
+        let mut stopped = HashSet::new();
+        let mut verdicts = Vec::new();
+        for entry in claimed.entries_of(run) {
+            let Content::Message(message) = &entry.content else { return None };
+            let key = message.key().map(ToString::to_string);
+            let after = Duration::from_secs(self.random.below(4));
+            let verdict = match self.random.below(100) {
+                _ if key.as_ref().is_some_and(|key| stopped.contains(key)) => Verdict::Release { after },
+                0..10 => Verdict::Retry { after, error: Text::from("no") },
+                10..14 => Verdict::Release { after },
+                14 => Verdict::Bury { reason: Text::from("given up") },
+                _ => Verdict::Published,
+            };
+            if verdict != Verdict::Published
+                && let Some(key) = key
+            {
+                stopped.insert(key);
+            }
+            verdicts.push(verdict);
+        }
+        Some(verdicts)
+    }
+}
+
+/// Few lanes and few keys, so that everything meets; a clock that relays push on while they work.
+async fn attack(seed: u64, lanes: u16, relays: u64, keys: u64, policy: HeadPolicy) {
+    let clock = TestClock::new();
+    let config = config(&clock).lanes(lanes).head_policy(policy).max_strikes(1_000_000);
+    let producer = RedisStorage::connect(config.clone()).await.unwrap();
+    let history = Arc::new(Mutex::new(History::default()));
+    let mut random = Random(seed);
+    let mut enqueued: BTreeMap<String, Vec<MessageId>> = BTreeMap::new();
+    let mut all = HashSet::new();
+    let mut holders = Vec::new();
+    for relay in 0..relays {
+        let outbox = RedisStorage::connect(config.clone()).await.unwrap();
+        let (clock, random) = (clock.clone(), Random(seed ^ (relay + 1) << 32));
+        holders.push(Holder { outbox, clock, random, zombies: Vec::new() });
+    }
+    for _ in 0..40 {
+        let messages: Vec<_> = (0..random.below(30))
+            .map(|_| match random.below(4) {
+                0 => message(None),
+                _ => message(Some(&format!("key-{}", random.below(keys)))),
+            })
+            .collect();
+        for message in &messages {
+            all.insert(message.id());
+            if let Some(key) = message.key() {
+                enqueued.entry(key.to_string()).or_default().push(message.id());
+            }
+        }
+        producer.enqueue_alone(&messages).await.unwrap();
+        // One turn of each relay, all at once on connections of their own.
+        let turns = holders.iter_mut().map(|holder| holder.turn(&history));
+        futures_util::future::join_all(turns).await;
+    }
+    // Everybody dies but one, which delivers what is left.
+    let mut last = holders.swap_remove(0);
+    let zombies: Vec<_> = holders.into_iter().flat_map(|holder| holder.zombies).collect();
+    clock.advance(LEASE * 3);
+    let mut idle = 0;
+    while idle < 5 {
+        let before = history.lock().unwrap().ended.len();
+        for _ in 0..20 {
+            last.turn(&history).await;
+        }
+        idle = if history.lock().unwrap().ended.len() == before { idle + 1 } else { 0 };
+        if idle > 0 {
+            if policy == HeadPolicy::Block {
+                let discarded =
+                    last.outbox.admin().unwrap().discard(pillarbox_core::Filter::all(), 1_000, false);
+                discarded.await.unwrap();
+            }
+            clock.advance(LEASE * 3);
+        }
+    }
+    for zombie in zombies {
+        last.settle(&zombie, &history).await;
+    }
+    let history = history.lock().unwrap();
+    let missing: Vec<_> = all.difference(&history.ended).collect();
+    assert!(missing.is_empty(), "{} of {} never ended", missing.len(), all.len());
+    for (key, delivered) in &history.delivered {
+        let mut wanted = enqueued[key].iter();
+        // Those that were buried are left out; the others come in the order of their commits.
+        assert!(
+            delivered.iter().all(|id| wanted.any(|wanted| wanted == id)),
+            "{key} was delivered as {delivered:?}, enqueued as {:?}",
+            enqueued[key]
+        );
+    }
+    // Nothing is left behind in any of the indexes.
+    let stats = last.outbox.admin().unwrap().stats().await.unwrap();
+    assert_eq!((stats.pending, stats.scheduled, stats.claimed), (0, 0, 0));
+    assert!(history.expired > 0 && history.fenced > 0 && history.parked > 0, "the attack was none");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relays_that_fail_in_every_way_lose_and_reorder_nothing() {
+    for seed in 0..12 {
+        attack(seed, 1 + u16::try_from(seed % 4).unwrap(), 2 + seed % 4, 1 + seed % 7, HeadPolicy::Continue)
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relays_that_fail_under_block_lose_and_reorder_nothing() {
+    for seed in 100..106 {
+        attack(seed, 1 + u16::try_from(seed % 3).unwrap(), 3, 2 + seed % 5, HeadPolicy::Block).await;
+    }
+}
