@@ -10,8 +10,7 @@ if call('HGET', prefix .. 'settings', 'lanes') ~= ARGV[6] then
   return 'settings'
 end
 
--- A full server refuses commands that take memory unless the script has written already, and draining is what frees it.
-call('HDEL', state_key, '')
+make_room()
 local fields = { 'fence', 'cursor' }
 for lane = 0, lanes - 1 do
   fields[lane + 3] = lane
@@ -169,6 +168,9 @@ local function take(unit, lane, cap)
       if byte(record, 1) == 225 then
         local _
         _, _, _, record_limit, due = open(record)
+        if unit < PARKED then
+          due = 0
+        end
       end
       local unit_of_key
       if units then
@@ -181,7 +183,8 @@ local function take(unit, lane, cap)
           wait_for(now)
           break
         end
-        push_back(unit_of_key, record)
+        local inner, attempts, strikes, marked = open(record)
+        push_back(unit_of_key, seal(inner, attempts, strikes, marked, 0))
         diverted = diverted + 1
         rewritten = rewritten + 1
       else

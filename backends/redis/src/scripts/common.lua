@@ -22,6 +22,12 @@ local function clock(offset)
   return time[1] * 1000000 + time[2] + offset
 end
 
+-- A full server refuses commands that take memory unless the script has written already. Claiming, renewing and settling go
+-- on then, since draining is what frees memory.
+local function make_room()
+  call('HDEL', state_key, '')
+end
+
 local function list_of(unit)
   return prefix .. 'lane:' .. unit
 end

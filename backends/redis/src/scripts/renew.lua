@@ -1,6 +1,7 @@
 -- Prolongs leases, and never shortens one. ARGV: clock offset, lease, then per token: unit, fence, nonce.
 local lease = tonumber(ARGV[2])
 local now = clock(ARGV[1])
+make_room()
 local answers = { format('%.0f', now) }
 for at = 3, #ARGV, 3 do
   local unit, fence, nonce = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 2]

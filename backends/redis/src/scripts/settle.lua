@@ -156,8 +156,7 @@ local function apply(unit, lane, records, verdicts)
   return front, reason or '', blocked
 end
 
--- A full server refuses commands that take memory unless the script has written already, and draining is what frees it.
-call('HDEL', state_key, '')
+make_room()
 local codes = {}
 for index = 1, #runs do
   local run = runs[index]

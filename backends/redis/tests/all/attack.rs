@@ -12,64 +12,80 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What all relays did, checked as it happens.
+/// What all relays did, in the order in which this process learned of it. Judged at the end and by the fences, since an answer
+/// may be noted later than another one that the store gave after it.
 #[derive(Default)]
 struct History {
-    /// Who holds a message, until when, by the store's time.
-    held: HashMap<MessageId, (u64, Timestamp)>,
-    /// Who holds a key, likewise.
-    keys: HashMap<String, (u64, Timestamp)>,
-    /// First deliveries of each key, in order.
-    delivered: BTreeMap<String, Vec<MessageId>>,
-    seen: HashSet<MessageId>,
-    fences: HashMap<MessageId, u64>,
-    ended: HashSet<MessageId>,
+    steps: u64,
+    /// The claims of each message by their fences, and of each key.
+    messages: HashMap<MessageId, BTreeMap<u64, Hold>>,
+    keys: HashMap<String, BTreeMap<u64, Hold>>,
+    /// When the settlement of a fence was first asked for.
+    asked: HashMap<u64, u64>,
+    /// The fence under which a message was published or buried.
+    ended: HashMap<MessageId, u64>,
+    /// What was published of each key, by fence and place.
+    delivered: BTreeMap<String, BTreeMap<(u64, usize), MessageId>>,
     fenced: u32,
-    expired: u32,
     parked: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Hold {
+    claimed_at: Timestamp,
+    until: Timestamp,
+    noted: u64,
 }
 
 impl History {
     fn claimed(&mut self, claimed: &Claimed) {
+        self.steps += 1;
         for run in &claimed.runs {
+            let hold = Hold { claimed_at: run.claimed_at, until: run.lease_until, noted: self.steps };
             for entry in claimed.entries_of(run) {
                 let Content::Message(message) = &entry.content else { panic!("a record became unreadable") };
-                let (id, holder) = (message.id(), run.token.fence);
-                assert!(!self.ended.contains(&id), "{id} was claimed after its end");
-                let last = self.fences.insert(id, holder);
-                assert!(last.is_none_or(|last| last < holder), "the fence of {id} did not rise");
-                if let Some((other, until)) = self.held.insert(id, (holder, run.lease_until)) {
-                    assert!(until <= run.claimed_at, "{id} is held by {other} until {until:?}");
-                    self.expired += 1;
-                }
-                let Some(key) = message.key() else { continue };
-                if let Some((other, until)) = self.keys.insert(key.to_string(), (holder, run.lease_until)) {
-                    assert!(
-                        other == holder || until <= run.claimed_at,
-                        "{key} is held by {other} until {until:?}"
-                    );
+                let twice = self.messages.entry(message.id()).or_default().insert(run.token.fence, hold);
+                assert!(twice.is_none(), "{} was claimed twice under one fence", message.id());
+                if let Some(key) = message.key() {
+                    self.keys.entry(key.to_string()).or_default().insert(run.token.fence, hold);
                 }
             }
         }
     }
 
-    /// A message was sent: first deliveries of a key must be in order.
-    fn sent(&mut self, id: MessageId, key: Option<&str>) {
-        if self.seen.insert(id)
-            && let Some(key) = key
+    /// How many claims took over from one that had expired. Two holders are only ever one after the other: the first one's lease
+    /// had run out, or its settlement had been asked for.
+    fn takeovers(&self) -> u32 {
+        let mut expired = 0;
+        for (of, holds) in self
+            .keys
+            .iter()
+            .map(|(key, holds)| (key.clone(), holds))
+            .chain(self.messages.iter().map(|(id, holds)| (id.to_string(), holds)))
         {
-            self.delivered.entry(key.to_owned()).or_default().push(id);
+            for ((fence, hold), (next_fence, next)) in holds.iter().zip(holds.iter().skip(1)) {
+                let asked = self.asked.get(fence).is_some_and(|asked| *asked < next.noted);
+                let ran_out = next.claimed_at >= hold.until;
+                assert!(asked || ran_out, "{of} was held under {fence} when {next_fence} claimed it");
+                expired += u32::from(ran_out);
+            }
         }
+        expired
     }
 
-    fn freed(&mut self, id: MessageId, key: Option<&str>, holder: u64) {
-        if self.held.get(&id).is_some_and(|held| held.0 == holder) {
-            self.held.remove(&id);
+    fn check(&self, enqueued: &BTreeMap<String, Vec<MessageId>>) {
+        for (id, fence) in &self.ended {
+            let last = self.messages[id].keys().next_back();
+            assert_eq!(last, Some(fence), "{id} was claimed after its end");
         }
-        if let Some(key) = key
-            && self.keys.get(key).is_some_and(|held| held.0 == holder)
-        {
-            self.keys.remove(key);
+        for (key, delivered) in &self.delivered {
+            let mut wanted = enqueued[key].iter();
+            // Those that were buried are left out; the others come in the order of their commits.
+            assert!(
+                delivered.values().all(|id| wanted.any(|wanted| wanted == id)),
+                "{key} was delivered as {delivered:?}, enqueued as {:?}",
+                enqueued[key]
+            );
         }
     }
 }
@@ -104,7 +120,6 @@ impl Holder {
         let nonce = Nonce::from_words(self.random.next(), self.random.next());
         let limit = u32::try_from(1 + self.random.below(40)).unwrap();
         let mut claim = Claim { limit, lease: LEASE, nonce, solo: false };
-        // The answer and its record must be one step, or another relay's later claim could be recorded first.
         let mut claimed = self.claim(claim, history).await;
         if claimed.runs.is_empty() && claimed.suspects > 0 {
             claim.solo = true;
@@ -160,7 +175,14 @@ impl Holder {
             }
             verdicts_of.push(verdicts);
         }
-        // Sent before it is settled, whatever the store says then: that is what a zombie does, too.
+        {
+            let mut history = history.lock().unwrap();
+            history.steps += 1;
+            let now = history.steps;
+            for run in &claimed.runs {
+                history.asked.entry(run.token.fence).or_insert(now);
+            }
+        }
         let answers = self.outbox.settle(&call).await.unwrap();
         let mut history = history.lock().unwrap();
         for ((run, answer), verdicts) in claimed.runs.iter().zip(answers).zip(verdicts_of) {
@@ -168,17 +190,19 @@ impl Holder {
                 history.fenced += 1;
                 continue;
             }
+            let fence = run.token.fence;
             for (at, entry) in claimed.entries_of(run).iter().enumerate() {
                 let Content::Message(message) = &entry.content else { continue };
-                let key = message.key().map(|key| &**key);
-                history.freed(message.id(), key, run.token.fence);
                 match verdicts.as_ref().map(|verdicts| &verdicts[at]) {
                     Some(Verdict::Published) => {
-                        history.sent(message.id(), key);
-                        history.ended.insert(message.id());
+                        history.ended.insert(message.id(), fence);
+                        if let Some(key) = message.key() {
+                            let of_key = history.delivered.entry(key.to_string()).or_default();
+                            of_key.insert((fence, at), message.id());
+                        }
                     }
                     Some(Verdict::Bury { .. }) => {
-                        history.ended.insert(message.id());
+                        history.ended.insert(message.id(), fence);
                     }
                     Some(Verdict::Retry { .. }) => history.parked += 1,
                     _ => {}
@@ -272,21 +296,13 @@ async fn attack(seed: u64, lanes: u16, relays: u64, keys: u64, policy: HeadPolic
         last.settle(&zombie, &history).await;
     }
     let history = history.lock().unwrap();
-    let missing: Vec<_> = all.difference(&history.ended).collect();
-    assert!(missing.is_empty(), "{} of {} never ended", missing.len(), all.len());
-    for (key, delivered) in &history.delivered {
-        let mut wanted = enqueued[key].iter();
-        // Those that were buried are left out; the others come in the order of their commits.
-        assert!(
-            delivered.iter().all(|id| wanted.any(|wanted| wanted == id)),
-            "{key} was delivered as {delivered:?}, enqueued as {:?}",
-            enqueued[key]
-        );
-    }
+    let missing = all.iter().filter(|id| !history.ended.contains_key(*id)).count();
+    assert_eq!(missing, 0, "of {} never ended", all.len());
+    history.check(&enqueued);
     // Nothing is left behind in any of the indexes.
     let stats = last.outbox.admin().unwrap().stats().await.unwrap();
     assert_eq!((stats.pending, stats.scheduled, stats.claimed), (0, 0, 0));
-    assert!(history.expired > 0 && history.fenced > 0 && history.parked > 0, "the attack was none");
+    assert!(history.takeovers() > 0 && history.fenced > 0 && history.parked > 0, "the attack was none");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -148,7 +148,7 @@ async fn a_killed_server_loses_nothing_that_it_acknowledged() {
         server.restart().unwrap();
     }
     while outbox.admin().unwrap().stats().await.is_err() {}
-    // One round's claim is still held; everything else is there.
+    // One round's claim is still held, with its lane; everything else comes.
     loop {
         let claimed = outbox.claim(ask(500)).await.unwrap();
         if claimed.runs.is_empty() {
@@ -157,21 +157,16 @@ async fn a_killed_server_loses_nothing_that_it_acknowledged() {
         delivered.extend(ids(&claimed.entries));
         settle_all(&outbox, &claimed, &Verdict::Published).await;
     }
-    let held = outbox.admin().unwrap().stats().await.unwrap().claimed;
-    let lost = acknowledged.difference(&delivered).count();
-    assert!(acknowledged.len() > 100, "{}", acknowledged.len());
-    // Messages behind the run that is still held lie in its lane, and come when its lease ends.
-    assert!(lost as u64 <= held || held > 0, "{lost} of {} were lost", acknowledged.len());
+    assert!(acknowledged.len() > 20, "{}", acknowledged.len());
     assert_eq!(lost_for_good(&outbox, &acknowledged, delivered).await, 0);
 }
 
-/// Waits for the leases of dead relays, then counts what never came.
+/// Counts what was neither delivered nor is still there, behind a lease that nobody waits for here.
 async fn lost_for_good(
     outbox: &RedisStorage,
     acknowledged: &HashSet<MessageId>,
     mut delivered: HashSet<MessageId>,
 ) -> usize {
-    // Pending messages are listed where no claim may look: nothing has to wait for a lease.
     let mut cursor = None;
     loop {
         let listing = Listing { state: ListState::Pending, filter: Filter::all(), cursor, limit: 1_000 };

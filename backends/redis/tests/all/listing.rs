@@ -98,9 +98,15 @@ async fn a_blocked_key_is_listed_and_freed() {
     clock.advance(Duration::from_secs(10_000));
     assert_eq!(outbox.claim(ask(10)).await.unwrap().entries.len(), 0);
     let admin = outbox.admin().unwrap();
-    let page = admin.list(listing(ListState::Scheduled, 10)).await.unwrap();
-    assert_eq!(page.messages.len(), 2);
-    assert!(page.messages.iter().all(|stored| stored.due_at.is_none()));
+    let mut next = Some(listing(ListState::Scheduled, 10));
+    let mut found = Vec::new();
+    while let Some(listing) = next.take() {
+        let page = admin.list(listing.clone()).await.unwrap();
+        found.extend(page.messages);
+        next = page.next.map(|cursor| Listing { cursor: Some(cursor), ..listing });
+    }
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|stored| stored.due_at.is_none()));
     assert_eq!(admin.discard(Filter::id(first.id()), 1, false).await.unwrap().count, 1);
     assert_eq!(outbox.claim(ask(10)).await.unwrap().entries.len(), 2);
 }
