@@ -240,7 +240,7 @@ impl Holder {
 }
 
 /// Few lanes and few keys, so that everything meets; a clock that relays push on while they work.
-async fn attack(seed: u64, lanes: u16, relays: u64, keys: u64, policy: HeadPolicy) {
+async fn attack(seed: u64, lanes: u16, relays: u64, keys: u64, policy: HeadPolicy) -> Wounds {
     let clock = TestClock::new();
     let config = config(&clock).lanes(lanes).head_policy(policy).max_strikes(1_000_000);
     let producer = RedisStorage::connect(config.clone()).await.unwrap();
@@ -295,27 +295,52 @@ async fn attack(seed: u64, lanes: u16, relays: u64, keys: u64, policy: HeadPolic
     for zombie in zombies {
         last.settle(&zombie, &history).await;
     }
+    // Nothing is left behind in any of the indexes.
+    let stats = last.outbox.admin().unwrap().stats().await.unwrap();
+    assert_eq!((stats.pending, stats.scheduled, stats.claimed), (0, 0, 0));
     let history = history.lock().unwrap();
     let missing = all.iter().filter(|id| !history.ended.contains_key(*id)).count();
     assert_eq!(missing, 0, "of {} never ended", all.len());
     history.check(&enqueued);
-    // Nothing is left behind in any of the indexes.
-    let stats = last.outbox.admin().unwrap().stats().await.unwrap();
-    assert_eq!((stats.pending, stats.scheduled, stats.claimed), (0, 0, 0));
-    assert!(history.takeovers() > 0 && history.fenced > 0 && history.parked > 0, "the attack was none");
+    Wounds { takeovers: history.takeovers(), fenced: history.fenced, parked: history.parked }
+}
+
+/// What happened in an attack: without these it would prove nothing.
+#[derive(Default)]
+struct Wounds {
+    takeovers: u32,
+    fenced: u32,
+    parked: u32,
+}
+
+impl Wounds {
+    fn add(&mut self, other: &Self) {
+        self.takeovers += other.takeovers;
+        self.fenced += other.fenced;
+        self.parked += other.parked;
+    }
+
+    fn check(&self) {
+        assert!(self.takeovers > 0 && self.fenced > 0 && self.parked > 0, "the attack was none");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relays_that_fail_in_every_way_lose_and_reorder_nothing() {
+    let mut wounds = Wounds::default();
     for seed in 0..12 {
-        attack(seed, 1 + u16::try_from(seed % 4).unwrap(), 2 + seed % 4, 1 + seed % 7, HeadPolicy::Continue)
-            .await;
+        let lanes = 1 + u16::try_from(seed % 4).unwrap();
+        wounds.add(&attack(seed, lanes, 2 + seed % 4, 1 + seed % 7, HeadPolicy::Continue).await);
     }
+    wounds.check();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relays_that_fail_under_block_lose_and_reorder_nothing() {
+    let mut wounds = Wounds::default();
     for seed in 100..106 {
-        attack(seed, 1 + u16::try_from(seed % 3).unwrap(), 3, 2 + seed % 5, HeadPolicy::Block).await;
+        let lanes = 1 + u16::try_from(seed % 3).unwrap();
+        wounds.add(&attack(seed, lanes, 3, 2 + seed % 5, HeadPolicy::Block).await);
     }
+    wounds.check();
 }

@@ -91,7 +91,7 @@ async fn a_blocked_key_is_listed_and_freed() {
     let config = config(&clock).head_policy(HeadPolicy::Block);
     let outbox = RedisStorage::connect(config).await.unwrap();
     let first = message(Some("a"));
-    outbox.enqueue_alone(&[first.clone()]).await.unwrap();
+    outbox.enqueue_alone(std::slice::from_ref(&first)).await.unwrap();
     let claimed = outbox.claim(ask(10)).await.unwrap();
     settle_all(&outbox, &claimed, &Verdict::Bury { reason: Text::from("no") }).await;
     outbox.enqueue_alone(&[message(Some("a")), message(Some("a"))]).await.unwrap();
