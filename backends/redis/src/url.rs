@@ -93,7 +93,8 @@ fn node(scheme: &str, place: &str, tail: &str) -> Result<ConnectionInfo, Error> 
         .map_err(|error| misconfigured(format!("the URL cannot be read ({error}); write {FORMS}")))?;
     let wrong = |error: redis::RedisError| {
         // The client's messages for URLs name what is missing; its details could quote the URL.
-        let hint = if cfg!(feature = "tls") { "" } else { "; `rediss://` needs the feature `tls`" };
+        let lacks_tls = scheme.ends_with("diss") || scheme == "valkeys";
+        let hint = if lacks_tls && !cfg!(feature = "tls") { "; TLS needs the feature `tls`" } else { "" };
         let category = error.detail().map_or_else(|| error.to_string(), |_| error.category().to_owned());
         misconfigured(format!("the URL cannot be used ({category}){hint}; write {FORMS}"))
     };
@@ -201,6 +202,10 @@ mod tests {
             assert!(report.contains(part), "{url}: {report}");
             assert!(!report.contains(":secret"), "{url}: {report}");
         }
+        #[cfg(not(feature = "tls"))]
+        assert!(parse("rediss://host/").unwrap_err().to_string().contains("needs the feature `tls`"));
+        #[cfg(feature = "tls")]
+        assert_eq!(parse("rediss://host/").unwrap().target.place(), "host:6379");
         assert!(!format!("{:?}", parse("redis://me:hunter2@host/").unwrap()).contains("hunter2"));
     }
 }

@@ -175,6 +175,24 @@ async fn a_deadly_message_is_found_in_a_long_run() {
     assert!(dead.reason.unwrap().contains("died 3 times"));
 }
 
+/// Messages that a relay died with are handed out apart from others: a run that mixed them would put the others under
+/// suspicion too, and every progress would begin the search anew.
+#[tokio::test]
+async fn suspicion_does_not_spread() {
+    let clock = TestClock::new();
+    let outbox = RedisStorage::connect(config(&clock).lanes(1)).await.unwrap();
+    let keyed = |count: usize| (0..count).map(|_| message(Some("a"))).collect::<Vec<_>>();
+    outbox.enqueue_alone(&keyed(5)).await.unwrap();
+    assert_eq!(outbox.claim(ask(500)).await.unwrap().entries.len(), 5);
+    outbox.enqueue_alone(&keyed(10)).await.unwrap();
+    clock.advance(LEASE * 2);
+    for expected in [2, 2, 1, 10] {
+        let claimed = outbox.claim(ask(500)).await.unwrap();
+        assert_eq!(claimed.entries.len(), expected);
+        settle_all(&outbox, &claimed, &Verdict::Published).await;
+    }
+}
+
 /// More waiting keys than one claim looks at: all come, each once.
 #[tokio::test]
 async fn many_parked_keys_all_come_back() {
