@@ -2,7 +2,7 @@
 //! every rule of one message; these look at what lanes add: keys that share a lane, parks that overlap with leases, and many
 //! handles that race.
 
-use crate::support::{LEASE, config, message};
+use crate::support::{LEASE, config, connection, message, server};
 use pillarbox_core::{
     Claim, Claimed, Content, HeadPolicy, MessageId, Nonce, Outcome, Settlements, Storage as _, TestClock,
     Text, Timestamp, Verdict,
@@ -298,6 +298,14 @@ async fn attack(seed: u64, lanes: u16, relays: u64, keys: u64, policy: HeadPolic
     // Nothing is left behind in any of the indexes.
     let stats = last.outbox.admin().unwrap().stats().await.unwrap();
     assert_eq!((stats.pending, stats.scheduled, stats.claimed), (0, 0, 0));
+    last.outbox.admin().unwrap().discard(pillarbox_core::Filter::all(), 100_000, false).await.unwrap();
+    let pattern = format!("{{{}}}:*", last.outbox.name());
+    let mut keys: Vec<String> =
+        redis::cmd("KEYS").arg(pattern).query_async(&mut connection(server()).await).await.unwrap();
+    keys.retain(|key| {
+        !["settings", "state", "ended", "ended:order"].iter().any(|known| key.ends_with(known))
+    });
+    assert_eq!(keys, [""; 0]);
     let history = history.lock().unwrap();
     let missing = all.iter().filter(|id| !history.ended.contains_key(*id)).count();
     assert_eq!(missing, 0, "of {} never ended", all.len());

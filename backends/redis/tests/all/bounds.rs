@@ -193,6 +193,68 @@ async fn suspicion_does_not_spread() {
     }
 }
 
+/// F9, both ways: what comes back after a retry gets its share although the lanes never run dry, and the other way round.
+#[tokio::test]
+async fn neither_new_nor_returning_messages_starve() {
+    let clock = TestClock::new();
+    let outbox = RedisStorage::connect(config(&clock)).await.unwrap();
+    let retry = Verdict::Retry { after: Duration::from_secs(1), error: Text::from("no") };
+    let returning: Vec<_> = (0..10).map(|n| message(if n < 5 { None } else { Some("parked") })).collect();
+    outbox.enqueue_alone(&returning[..6]).await.unwrap();
+    let claimed = outbox.claim(ask(10)).await.unwrap();
+    settle_all(&outbox, &claimed, &retry).await;
+    outbox.enqueue_alone(&returning[6..]).await.unwrap();
+    for limit in [10, 1] {
+        let backlog: Vec<_> = (0..1_000).map(|n| message(Some(&format!("key-{n}")))).collect();
+        outbox.enqueue_alone(&backlog).await.unwrap();
+        clock.advance(Duration::from_secs(2));
+        let (mut new, mut back) = (0, 0);
+        for _ in 0..200 {
+            let claimed = outbox.claim(ask(limit)).await.unwrap();
+            let mut call = Settlements::new();
+            for run in &claimed.runs {
+                // What has failed fails again and again; the lanes stay full.
+                let comes_back = claimed.entries_of(run).iter().any(|entry| entry.attempts > 0);
+                *(if comes_back { &mut back } else { &mut new }) += run.len;
+                let verdicts =
+                    claimed.entries_of(run).iter().enumerate().map(|(at, _)| match (comes_back, at) {
+                        (true, 0) => Verdict::Retry { after: Duration::ZERO, error: Text::from("no") },
+                        _ => Verdict::Release { after: Duration::ZERO },
+                    });
+                call.verdicts(run.token, verdicts.collect::<Vec<_>>());
+            }
+            outbox.settle(&call).await.unwrap();
+        }
+        assert!(new >= 50 && back >= 50, "of a limit of {limit}: {new} new ones and {back} that came back");
+    }
+}
+
+#[tokio::test]
+async fn a_parked_key_that_is_handed_back_waits() {
+    let clock = TestClock::new();
+    let outbox = RedisStorage::connect(config(&clock)).await.unwrap();
+    outbox.enqueue_alone(&[message(Some("a"))]).await.unwrap();
+    let claimed = outbox.claim(ask(1)).await.unwrap();
+    let retry = Verdict::Retry { after: Duration::ZERO, error: Text::from("the first reason") };
+    settle_all(&outbox, &claimed, &retry).await;
+    let claimed = outbox.claim(ask(1)).await.unwrap();
+    let mut call = Settlements::new();
+    call.hand_back(claimed.runs[0].token, Duration::from_secs(100));
+    let at = outbox.settle(&call).await.unwrap()[0].at;
+    let claimed = outbox.claim(ask(1)).await.unwrap();
+    assert_eq!((claimed.runs.len(), claimed.next_due), (0, Some(at.after(Duration::from_secs(100)))));
+    let listing = Listing {
+        state: ListState::Scheduled,
+        filter: Filter::all(),
+        cursor: Some(pillarbox_core::Cursor("2.0".into())),
+        limit: 9,
+    };
+    let listed = outbox.admin().unwrap().list(listing).await.unwrap();
+    assert_eq!(listed.messages[0].reason.as_deref(), Some("the first reason"));
+    clock.advance(Duration::from_secs(101));
+    assert_eq!(outbox.claim(ask(1)).await.unwrap().entries[0].attempts, 1);
+}
+
 /// More waiting keys than one claim looks at: all come, each once.
 #[tokio::test]
 async fn many_parked_keys_all_come_back() {
