@@ -1,1 +1,31 @@
-//! The RabbitMQ transport of the Pillarbox outbox.
+//! The RabbitMQ transport of the Pillarbox outbox, on [`lapin`].
+//!
+//! Messages are persistent and `mandatory`, and an outcome is `Ok` only after the broker's publisher confirm. The topic is the
+//! routing key; the id travels as `message_id`, the ordering key in the header [`KEY_HEADER`], headers as long strings.
+//!
+//! ```no_run
+//! # async fn open() -> Result<(), pillarbox_core::Error> {
+//! use pillarbox_rabbitmq::RabbitMqTransport;
+//!
+//! let transport = RabbitMqTransport::open("amqp://localhost/?transport.exchange=orders&transport.declare=topic").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Confirms come in any order, and a message that is returned does not stop those behind it. So the transport gives no prefix
+//! per key, and a relay sends one message of a key at a time.
+//!
+//! **Architecture invariant:** nothing is published by a background task, and lapin's own recovery is off: what was in flight
+//! when a connection was lost is unknown, and only the relay decides to send it again.
+
+mod config;
+mod connection;
+mod driver;
+mod error;
+mod properties;
+mod transport;
+
+pub use config::RabbitMqConfig;
+pub use driver::DRIVER;
+pub use properties::KEY_HEADER;
+pub use transport::RabbitMqTransport;
