@@ -74,7 +74,7 @@ const ENVELOPE_SIZE: usize = 24;
 /// The lane of an ordering key.
 ///
 /// ```
-/// assert_eq!(pillarbox_redis::layout::lane_of("order-1", 32), 30);
+/// assert_eq!(pillarbox_redis::layout::lane_of("order-1", 32), 15);
 /// ```
 pub fn lane_of(key: &str, lanes: u16) -> u16 {
     // The remainder is below `lanes`, so the conversion cannot fail.

