@@ -3,3 +3,4 @@
 #[cfg(feature = "servers")]
 pub mod servers;
 pub mod storage;
+pub mod transport;
