@@ -63,7 +63,7 @@ impl pillarbox::Observer for Printer {
             Observation::Settled { published, .. } => println!("published {published}"),
             Observation::Retried { reason, after, .. } => println!("retried in {after:?}: {reason}"),
             Observation::Paused { error: Some(error), .. } => {
-                println!("the broker is away: {}", error.report())
+                println!("the broker is away: {}", error.report());
             }
             Observation::StoreFailed { error, .. } => println!("the store is away: {}", error.report()),
             _ => {}
