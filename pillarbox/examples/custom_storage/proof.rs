@@ -31,7 +31,7 @@ impl TestStore for Proved {
     async fn producer(&self) -> Result<ListStorage, BoxError> {
         Ok(self.0.clone())
     }
-    async fn advance(&self, by: std::time::Duration) -> Result<(), BoxError> {
+    async fn advance(&self, by: Duration) -> Result<(), BoxError> {
         self.1.fetch_add(i64::try_from(by.as_micros())?, SeqCst);
         Ok(())
     }

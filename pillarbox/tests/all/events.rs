@@ -90,7 +90,7 @@ fn an_integration_event_is_in_the_outbox_if_its_transaction_commits() {
     assert_eq!((&**message.topic(), message.key().map(|key| &**key)), ("orders.created", Some("order-2")));
     assert_eq!(&message.payload()[..], br#"{"order":2,"total":12}"#);
     assert_eq!(message.content_type().map(|text| &**text), Some("application/json"));
-    let header = |name| message.headers().value(name).map(|value| value.to_string());
+    let header = |name| message.headers().value(name).map(ToString::to_string);
     assert_eq!(header(NAME_HEADER).as_deref(), Some("orders.created"));
     assert_eq!(header(VERSION_HEADER).as_deref(), Some("2"));
     assert_eq!(header("traceparent").as_deref(), Some(trace));
@@ -170,7 +170,7 @@ impl Transport for Broker {
         for (index, message) in batch.iter().enumerate() {
             match &**message.topic() {
                 "refused" => {
-                    outcomes.set(index, Err(Error::new(ErrorKind::Rejected, "publish").not_applied()))
+                    outcomes.set(index, Err(Error::new(ErrorKind::Rejected, "publish").not_applied()));
                 }
                 "silent" => {}
                 topic => {
