@@ -17,9 +17,16 @@ pub struct RabbitMqConfig {
     pub(crate) max_payload: u32,
 }
 
+/// The broker's own default of 60 would leave a vanished broker unnoticed for two minutes.
+const HEARTBEAT_SECONDS: u16 = 10;
+
 impl RabbitMqConfig {
     /// The settings of a URL: the client's own `amqp://user:password@host:port/virtual-host?heartbeat=10`, plus ours under
-    /// the prefix `transport.` in the query, named as the setters here.
+    /// the prefix `transport.` in the query, named as the setters here. Durations read `30s` or `500ms`.
+    ///
+    /// Without a user it is `guest` with the password `guest`, which RabbitMQ accepts from its own machine only. Without a virtual
+    /// host it is `/`; written out that is `%2f`. Of the client's options `heartbeat` is 10 seconds by default, so that a broker
+    /// that has vanished is noticed after 20.
     ///
     /// # Errors
     /// `Misconfigured`, naming the option; an unknown one is listed with those that are known. No error shows the URL.
@@ -46,11 +53,19 @@ impl RabbitMqConfig {
         }
         let own = if theirs.is_empty() { place.to_owned() } else { format!("{place}?{}", theirs.join("&")) };
         // The parser's own words may repeat the URL, and with it the password.
-        let uri: AMQPUri = own.parse().map_err(|_| {
+        let mut uri: AMQPUri = own.parse().map_err(|_| {
             misconfigured(
                 "the URL is malformed; it reads amqp://user:password@host:5672/virtual-host".to_owned(),
             )
         })?;
+        if let Some(address) = bracketed_address(place) {
+            // The client's parser would connect to localhost instead.
+            uri.authority.host = address.to_owned();
+        }
+        if uri.vhost.is_empty() {
+            // `amqp://host/?option=value` means what `amqp://host?option=value` means: nobody names a virtual host "".
+            uri.vhost = "/".to_owned();
+        }
         let mut config = Self::new(uri);
         let mut options = UrlOptions::new("transport.", ours);
         if let Some(exchange) = options.text("exchange")? {
@@ -76,8 +91,9 @@ impl RabbitMqConfig {
         Ok(config)
     }
 
-    /// The defaults, for this address.
-    pub fn new(uri: AMQPUri) -> Self {
+    /// The defaults, for this address. A heartbeat that the address does not set becomes 10 seconds.
+    pub fn new(mut uri: AMQPUri) -> Self {
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         Self {
             uri,
             exchange: String::new(),
@@ -104,31 +120,34 @@ impl RabbitMqConfig {
         self
     }
 
-    /// Opens only if the exchange is there. Default: no, so that a relay can start before its topology; messages are
-    /// `Unroutable` until then.
+    /// Opens only if the exchange is there, of whatever type. Default: no, so that a relay can start before its topology; messages
+    /// are `Unroutable` until then.
     #[must_use]
     pub fn verify(mut self, verify: bool) -> Self {
         self.verify = verify;
         self
     }
 
-    /// How long a batch waits for its confirms while the connection lives. Default 8 s: below the relay's own limit of 10 s,
-    /// so that a slow confirm is told apart from a lost connection.
+    /// How long a publish waits for its next confirm while the connection lives. Default 8 s: below the relay's own limit of 10 s,
+    /// so that a slow confirm is told apart from a lost connection. An alarm of memory or disk that begins while messages are in
+    /// flight is waited for as long, too.
     #[must_use]
     pub fn confirm_timeout(mut self, timeout: Duration) -> Self {
         self.confirm_timeout = timeout;
         self
     }
 
-    /// How long connecting may take. Default 5 s.
+    /// How long connecting may take, and an answer to a request that publishes nothing. Default 5 s: many round trips, and below
+    /// the relay's limit of 10 s for a probe.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// The largest payload, in bytes. Default 16 MiB, the broker's own limit since version 4; before that it is 128 MiB. Above
-    /// the broker's limit a single message would close the channel for all.
+    /// The largest payload, in bytes; a larger one is `Rejected` here. Default 16 MiB, the broker's own default
+    /// (`max_message_size`) since version 4; before that it is 128 MiB. A message above the broker's limit is found too, but it
+    /// makes the broker close the channel over all that are in flight with it.
     #[must_use]
     pub fn max_payload(mut self, bytes: u32) -> Self {
         self.max_payload = bytes;
@@ -181,6 +200,14 @@ impl fmt::Debug for RabbitMqConfig {
     }
 }
 
+/// What stands between brackets in `amqp://user:password@[::1]:5672`.
+fn bracketed_address(place: &str) -> Option<&str> {
+    let (_, authority) = place.split_once("://")?;
+    let authority = authority.split('/').next()?;
+    let host = authority.rsplit('@').next()?;
+    host.strip_prefix('[')?.split_once(']').map(|(address, _)| address)
+}
+
 fn exchange_kind(name: &str) -> Result<ExchangeKind, Error> {
     match name {
         "direct" => Ok(ExchangeKind::Direct),
@@ -216,6 +243,25 @@ mod tests {
         assert_eq!((config.exchange.as_str(), config.declare.clone()), ("a b", Some(ExchangeKind::Topic)));
         assert_eq!(config.confirm_timeout, Duration::from_millis(500));
         assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn what_a_url_leaves_out() {
+        for (url, address, virtual_host) in [
+            ("amqp://broker", "guest@broker:5672", "/"),
+            ("amqp://broker/", "guest@broker:5672", "/"),
+            ("amqp://broker/?transport.exchange=x", "guest@broker:5672", "/"),
+            ("amqp://ann@127.0.0.1:1/%2f", "ann@127.0.0.1:1", "/"),
+            ("amqp://ann:p%40ss@[::1]:5673/sales", "ann@::1:5673", "sales"),
+        ] {
+            let config = RabbitMqConfig::from_url(url).unwrap();
+            assert_eq!(
+                (config.address().as_str(), config.uri.vhost.as_str()),
+                (address, virtual_host),
+                "{url}"
+            );
+            assert_eq!(config.uri.query.heartbeat, Some(HEARTBEAT_SECONDS));
+        }
     }
 
     #[test]

@@ -3,24 +3,35 @@
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use pillarbox_core::{Error, ErrorKind};
 
+/// What was being done when an error came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Connecting, and declaring or asking for topology.
+    Open,
+    Publish,
+    Probe,
+}
+
+impl Operation {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Publish => "publish",
+            Self::Probe => "probe",
+        }
+    }
+}
+
 /// An error of the client, described by the broker's `user@host:port`.
-pub(crate) fn from_client(error: lapin::Error, operation: &'static str, address: &str) -> Error {
-    let (kind, advice) = classify(error.kind());
-    Error::new(kind, operation).describe(format!("RabbitMQ at {address}: {advice}")).caused_by(error)
+pub(crate) fn describe(error: &lapin::Error, operation: Operation, address: &str) -> Error {
+    let (kind, advice) = classify(error.kind(), operation);
+    Error::new(kind, operation.name())
+        .describe(format!("RabbitMQ at {address}: {advice}"))
+        .caused_by(error.clone())
 }
 
-/// Whether the client is certain that nothing was sent: it refused by itself, in a state that sends nothing.
-pub(crate) fn was_not_sent(error: &lapin::Error) -> bool {
-    matches!(
-        error.kind(),
-        lapin::ErrorKind::InvalidChannelState(..)
-            | lapin::ErrorKind::InvalidConnectionState(_)
-            | lapin::ErrorKind::InvalidChannel(_)
-            | lapin::ErrorKind::SerialisationError(_)
-    )
-}
-
-fn classify(kind: &lapin::ErrorKind) -> (ErrorKind, &'static str) {
+/// The table.
+pub(crate) fn classify(kind: &lapin::ErrorKind, operation: Operation) -> (ErrorKind, &'static str) {
     use lapin::ErrorKind as Client;
     match kind {
         Client::IOError(_) | Client::MissingHeartbeatError | Client::ParsingError(_) => {
@@ -32,7 +43,7 @@ fn classify(kind: &lapin::ErrorKind) -> (ErrorKind, &'static str) {
         Client::RuntimeShutdownError(_) => (ErrorKind::Unavailable, "the runtime is shutting down"),
         Client::ChannelsLimitReached => (ErrorKind::Unavailable, "no more channels on this connection"),
         Client::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Soft(soft) => classify_soft(soft),
+            AMQPErrorKind::Soft(soft) => classify_soft(soft, operation),
             AMQPErrorKind::Hard(hard) => classify_hard(hard),
         },
         Client::AuthProviderError(_) => (ErrorKind::Misconfigured, "the credentials could not be given"),
@@ -45,7 +56,8 @@ fn classify(kind: &lapin::ErrorKind) -> (ErrorKind, &'static str) {
     }
 }
 
-fn classify_soft(error: &AMQPSoftError) -> (ErrorKind, &'static str) {
+/// Errors that close a channel, or refuse a login.
+fn classify_soft(error: &AMQPSoftError, operation: Operation) -> (ErrorKind, &'static str) {
     match error {
         AMQPSoftError::NOTFOUND => {
             (ErrorKind::Unroutable, "the exchange is not there; create it, or set `transport.declare`")
@@ -57,14 +69,19 @@ fn classify_soft(error: &AMQPSoftError) -> (ErrorKind, &'static str) {
         AMQPSoftError::ACCESSREFUSED => {
             (ErrorKind::Misconfigured, "access is refused; check the user, the password and the permissions")
         }
+        AMQPSoftError::PRECONDITIONFAILED if operation == Operation::Publish => (
+            ErrorKind::Rejected,
+            "the broker refuses the message; lower `transport.max_payload` if it is above the broker's `max_message_size`",
+        ),
         AMQPSoftError::PRECONDITIONFAILED => (
             ErrorKind::Misconfigured,
-            "the broker refuses; the exchange exists with other settings, or `transport.max_payload` is above its limit",
+            "the exchange exists with other settings than `transport.declare` gives",
         ),
         AMQPSoftError::RESOURCELOCKED => (ErrorKind::Unavailable, "the resource is locked"),
     }
 }
 
+/// Errors that close the connection.
 fn classify_hard(error: &AMQPHardError) -> (ErrorKind, &'static str) {
     match error {
         AMQPHardError::CONNECTIONFORCED => {
@@ -72,6 +89,10 @@ fn classify_hard(error: &AMQPHardError) -> (ErrorKind, &'static str) {
         }
         AMQPHardError::INTERNALERROR | AMQPHardError::RESOURCEERROR => {
             (ErrorKind::Unavailable, "the broker is in trouble")
+        }
+        // What was on its way when the broker closed a channel arrives on a channel that is not open.
+        AMQPHardError::CHANNELERROR => {
+            (ErrorKind::Unavailable, "the connection ended after one of its channels")
         }
         AMQPHardError::INVALIDPATH | AMQPHardError::NOTALLOWED => {
             (ErrorKind::Misconfigured, "not allowed; does the virtual host exist, and may the user open it?")
@@ -108,28 +129,42 @@ mod tests {
             (Client::AuthProviderError(String::new()), ErrorKind::Misconfigured),
             (Client::NoDefaultRuntime, ErrorKind::Misconfigured),
             (Client::FutureCompleted, ErrorKind::Unexpected),
-            (protocol(AMQPErrorKind::Soft(Soft::NOTFOUND)), ErrorKind::Unroutable),
-            (protocol(AMQPErrorKind::Soft(Soft::NOROUTE)), ErrorKind::Unroutable),
-            (protocol(AMQPErrorKind::Soft(Soft::NOCONSUMERS)), ErrorKind::Unroutable),
-            (protocol(AMQPErrorKind::Soft(Soft::CONTENTTOOLARGE)), ErrorKind::Rejected),
-            (protocol(AMQPErrorKind::Soft(Soft::ACCESSREFUSED)), ErrorKind::Misconfigured),
-            (protocol(AMQPErrorKind::Soft(Soft::PRECONDITIONFAILED)), ErrorKind::Misconfigured),
-            (protocol(AMQPErrorKind::Soft(Soft::RESOURCELOCKED)), ErrorKind::Unavailable),
-            (protocol(AMQPErrorKind::Hard(Hard::CONNECTIONFORCED)), ErrorKind::Unavailable),
-            (protocol(AMQPErrorKind::Hard(Hard::INTERNALERROR)), ErrorKind::Unavailable),
-            (protocol(AMQPErrorKind::Hard(Hard::RESOURCEERROR)), ErrorKind::Unavailable),
-            (protocol(AMQPErrorKind::Hard(Hard::INVALIDPATH)), ErrorKind::Misconfigured),
-            (protocol(AMQPErrorKind::Hard(Hard::NOTALLOWED)), ErrorKind::Misconfigured),
-            (protocol(AMQPErrorKind::Hard(Hard::FRAMEERROR)), ErrorKind::Unexpected),
+            (protocol(Soft::NOTFOUND), ErrorKind::Unroutable),
+            (protocol(Soft::NOROUTE), ErrorKind::Unroutable),
+            (protocol(Soft::NOCONSUMERS), ErrorKind::Unroutable),
+            (protocol(Soft::CONTENTTOOLARGE), ErrorKind::Rejected),
+            (protocol(Soft::ACCESSREFUSED), ErrorKind::Misconfigured),
+            (protocol(Soft::PRECONDITIONFAILED), ErrorKind::Rejected),
+            (protocol(Soft::RESOURCELOCKED), ErrorKind::Unavailable),
+            (protocol(Hard::CONNECTIONFORCED), ErrorKind::Unavailable),
+            (protocol(Hard::INTERNALERROR), ErrorKind::Unavailable),
+            (protocol(Hard::RESOURCEERROR), ErrorKind::Unavailable),
+            (protocol(Hard::CHANNELERROR), ErrorKind::Unavailable),
+            (protocol(Hard::INVALIDPATH), ErrorKind::Misconfigured),
+            (protocol(Hard::NOTALLOWED), ErrorKind::Misconfigured),
+            (protocol(Hard::FRAMEERROR), ErrorKind::Unexpected),
+            (protocol(Hard::SYNTAXERROR), ErrorKind::Unexpected),
+            (protocol(Hard::COMMANDINVALID), ErrorKind::Unexpected),
+            (protocol(Hard::UNEXPECTEDFRAME), ErrorKind::Unexpected),
+            (protocol(Hard::NOTIMPLEMENTED), ErrorKind::Unexpected),
         ] {
-            assert_eq!(classify(&kind).0, expected, "{kind:?}");
+            assert_eq!(classify(&kind, Operation::Publish).0, expected, "{kind:?}");
         }
     }
 
     #[test]
-    fn a_refusal_of_the_client_itself_was_not_sent() {
-        let closed = lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Closed, "publish");
-        assert!(was_not_sent(&closed.into()));
-        assert!(!was_not_sent(&lapin::ErrorKind::MissingHeartbeatError.into()));
+    fn an_exchange_with_other_settings_is_a_wrong_setting() {
+        let refused = protocol(AMQPSoftError::PRECONDITIONFAILED);
+        assert_eq!(classify(&refused, Operation::Open).0, ErrorKind::Misconfigured);
+    }
+
+    #[test]
+    fn the_cause_is_kept_and_not_repeated() {
+        let error =
+            describe(&protocol(AMQPSoftError::ACCESSREFUSED).into(), Operation::Open, "ann@broker:5672");
+        assert!(
+            error.to_string().contains("ann@broker:5672") && !error.to_string().contains("said the broker")
+        );
+        assert!(error.report().contains("said the broker"));
     }
 }

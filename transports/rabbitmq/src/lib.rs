@@ -15,13 +15,19 @@
 //! Confirms come in any order, and a message that is returned does not stop those behind it. So the transport gives no prefix
 //! per key, and a relay sends one message of a key at a time.
 //!
+//! No error and no `Debug` output shows the password. The client itself logs every frame at the level `TRACE`, the login among
+//! them: leave `lapin=trace` off where logs are kept. At `WARN` it logs messages that the broker returned, payload included.
+//!
 //! **Architecture invariant:** nothing is published by a background task, and lapin's own recovery is off: what was in flight
 //! when a connection was lost is unknown, and only the relay decides to send it again.
 
+mod channel;
 mod config;
 mod connection;
 mod driver;
 mod error;
+mod flight;
+mod judge;
 mod properties;
 mod transport;
 
