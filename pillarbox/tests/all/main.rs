@@ -11,5 +11,7 @@ mod blocking;
 mod events;
 #[cfg(all(feature = "cli", feature = "redis"))]
 mod program;
+#[cfg(all(feature = "cli", feature = "memory", feature = "redis", feature = "rabbitmq"))]
+mod proofs;
 #[cfg(feature = "memory")]
 mod relaying;

@@ -22,7 +22,8 @@ async fn consume_once(url: &str, queue: &str, collector: &Collector) -> Result<(
     let channel = connection.create_channel().await?;
     channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
     let options = BasicConsumeOptions::default();
-    let mut consumer = channel.basic_consume(queue.into(), "proof".into(), options, FieldTable::default()).await?;
+    let mut consumer =
+        channel.basic_consume(queue.into(), "proof".into(), options, FieldTable::default()).await?;
     while let Some(delivery) = consumer.next().await {
         let delivery = delivery?;
         let id = delivery.properties.message_id().as_ref().unwrap().as_str().parse().unwrap();

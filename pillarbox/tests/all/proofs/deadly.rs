@@ -4,8 +4,8 @@ use super::{Collector, eventually, number_of, numbered};
 use pillarbox::memory::{MemoryClock, MemoryConfig, MemoryStorage};
 use pillarbox::redis::{RedisConfig, RedisStorage};
 use pillarbox::{
-    Admin as _, Destination, Error, Filter, ListState, Listing, Message, Outcomes, Relay, RelayConfig, Storage, TestClock,
-    Timestamp, TokioTimer, Transport, TransportGuarantees,
+    Destination, Error, Filter, ListState, Listing, Message, Outcomes, Relay, RelayConfig, Storage,
+    TestClock, Timestamp, TokioTimer, Transport, TransportGuarantees,
 };
 use pillarbox_testkit::servers::RedisServer;
 use std::sync::Arc;
@@ -45,7 +45,11 @@ impl Transport for Deadly {
 }
 
 /// Restarts a relay as often as it dies, and counts.
-async fn deaths_until_everything_is_settled<S>(storage: S, collector: &Collector, advance: impl Fn(Duration)) -> u32
+async fn deaths_until_everything_is_settled<S>(
+    storage: S,
+    collector: &Collector,
+    advance: impl Fn(Duration),
+) -> u32
 where
     S: Storage + Clone + 'static,
 {

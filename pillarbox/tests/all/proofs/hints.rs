@@ -4,7 +4,7 @@ use super::{Collector, Running, eventually, numbered};
 use pillarbox::redis::RedisStorage;
 use pillarbox::{
     Admin, AnyStorage, Claim, Claimed, Error, Relay, RelayConfig, Renewed, Settled, Settlements, Storage,
-    StorageGuarantees, TokioTimer, Token, Wakeup,
+    StorageGuarantees, Token, TokioTimer, Wakeup,
 };
 use pillarbox_testkit::servers::RedisServer;
 use std::time::{Duration, Instant};
@@ -50,7 +50,10 @@ async fn latencies(storage: impl Storage + 'static, producer: &RedisStorage, cou
     for number in 0..count {
         producer.enqueue_alone(&[numbered(number, 0)]).await.unwrap();
         let committed = Instant::now();
-        eventually("the message arrives", Duration::from_secs(20), async || collector.total() > number as usize).await;
+        eventually("the message arrives", Duration::from_secs(20), async || {
+            collector.total() > number as usize
+        })
+        .await;
         latencies.push(collector.arrivals()[number as usize].at.saturating_duration_since(committed));
     }
     latencies.sort();

@@ -2,10 +2,9 @@
 //! killed with SIGKILL half-way.
 
 use super::consumer::consume;
-use super::{Collector, eventually};
+use super::{Collector, Ledger, eventually};
 use pillarbox::MessageId;
 use pillarbox_testkit::servers::{RabbitMqNode, RedisServer};
-use std::collections::HashSet;
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -29,7 +28,17 @@ impl Drop for Program {
 
 fn relay(storage: &str, transport: &str) -> Program {
     let child = Command::new(env!("CARGO_BIN_EXE_pillarbox"))
-        .args(["relay", "--storage", storage, "--transport", transport, "--lease", "2s", "--batch-size", "100"])
+        .args([
+            "relay",
+            "--storage",
+            storage,
+            "--transport",
+            transport,
+            "--lease",
+            "2s",
+            "--batch-size",
+            "100",
+        ])
         .args(["--max-in-flight", "400", "--log", "warn"])
         .stdin(Stdio::null())
         .spawn();
@@ -37,23 +46,24 @@ fn relay(storage: &str, transport: &str) -> Program {
 }
 
 /// Pipes numbered lines through the program, and answers their ids.
-fn enqueue(storage: &str, lines: u32) -> Vec<MessageId> {
+fn enqueue(storage: &str, lines: u32) -> Ledger {
     let mut child = Command::new(env!("CARGO_BIN_EXE_pillarbox"))
         .args(["enqueue", "--storage", storage])
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut ids = Vec::new();
+    let mut ledger = Ledger::default();
     let mut input = std::io::BufWriter::new(child.stdin.take().unwrap());
     for number in 0..lines {
         let id = MessageId::generate();
-        ids.push(id);
+        ledger.record(id, true);
         let key = number % KEYS;
-        writeln!(input, r#"{{"topic":"orders","key":"order-{key}","id":"{id}","payload":"{number}"}}"#).unwrap();
+        writeln!(input, r#"{{"topic":"orders","key":"order-{key}","id":"{id}","payload":"{number}"}}"#)
+            .unwrap();
     }
     drop(input);
     assert!(child.wait().unwrap().success());
-    ids
+    ledger
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,18 +77,19 @@ async fn a_relay_is_killed_half_way() {
 
     let lines = lines(10_000);
     let url = storage.clone();
-    let ids = tokio::task::spawn_blocking(move || enqueue(&url, lines)).await.unwrap();
+    let ledger = tokio::task::spawn_blocking(move || enqueue(&url, lines)).await.unwrap();
     let mut victim = relay(&storage, &transport);
     let _survivor = relay(&storage, &transport);
-    let half = ids.len() / 2;
+    let half = lines as usize / 2;
     eventually("half has arrived", Duration::from_secs(120), async || collector.total() >= half).await;
     victim.0.kill().unwrap();
-    eventually("everything has arrived", Duration::from_secs(120), async || collector.distinct() == ids.len()).await;
+    eventually("everything has arrived", Duration::from_secs(120), async || collector.has_all_of(&ledger))
+        .await;
     consumer.abort();
 
-    collector.assert_everything_arrived(&ids);
+    collector.assert_everything_arrived(&ledger);
     collector.assert_ordered();
-    let duplicated = collector.total() - ids.iter().collect::<HashSet<_>>().len();
+    let duplicated = collector.total() - collector.distinct();
     println!("in flight at the kill: at most {MAX_IN_FLIGHT}; duplicated: {duplicated}");
     assert!(duplicated <= MAX_IN_FLIGHT, "{duplicated} duplicates");
 }

@@ -37,7 +37,8 @@ struct Arrival {
 
 impl Collector {
     fn deliver(&self, id: MessageId, key: Option<&str>, payload: &[u8]) {
-        let arrival = Arrival { id, number: number_of(payload), key: key.map(str::to_owned), at: Instant::now() };
+        let arrival =
+            Arrival { id, number: number_of(payload), key: key.map(str::to_owned), at: Instant::now() };
         self.0.lock().unwrap().push(arrival);
     }
 
@@ -53,15 +54,24 @@ impl Collector {
         self.0.lock().unwrap().len()
     }
 
-    /// Holds what arrived against what was acknowledged, and prints the totals.
-    fn assert_everything_arrived(&self, acknowledged: &[MessageId]) {
+    fn has_all_of(&self, ledger: &Ledger) -> bool {
         let arrived: HashSet<_> = self.arrivals().iter().map(|arrival| arrival.id).collect();
-        let attempted: HashSet<_> = acknowledged.iter().copied().collect();
-        let (lost, unexpected) = (attempted.difference(&arrived).count(), arrived.difference(&attempted).count());
-        let (count, delivered) = (acknowledged.len(), arrived.len());
-        let duplicated = self.total() - delivered;
+        ledger.acknowledged.is_subset(&arrived)
+    }
+
+    /// Holds what arrived against what was enqueued, and prints the totals.
+    fn assert_everything_arrived(&self, ledger: &Ledger) {
+        let arrived: HashSet<_> = self.arrivals().iter().map(|arrival| arrival.id).collect();
+        let Ledger { attempted, acknowledged } = ledger;
+        let lost = acknowledged.difference(&arrived).count();
+        let unexpected = arrived.difference(attempted).count();
         println!(
-            "attempted {count} acknowledged {count} delivered {delivered} duplicated {duplicated} recovered 0 lost {lost} unexpected {unexpected}"
+            "attempted {} acknowledged {} delivered {} duplicated {} recovered {} lost {lost} unexpected {unexpected}",
+            attempted.len(),
+            acknowledged.len(),
+            arrived.len(),
+            self.total() - arrived.len(),
+            arrived.intersection(attempted).count() - acknowledged.intersection(&arrived).count(),
         );
         assert_eq!((lost, unexpected), (0, 0));
     }
@@ -75,6 +85,22 @@ impl Collector {
             if let Some(before) = last.insert(key.clone(), arrival.number) {
                 assert!(before < arrival.number, "{key}: {} came after {before}", arrival.number);
             }
+        }
+    }
+}
+
+/// What was enqueued, and what of it the store has acknowledged.
+#[derive(Debug, Default)]
+struct Ledger {
+    attempted: HashSet<MessageId>,
+    acknowledged: HashSet<MessageId>,
+}
+
+impl Ledger {
+    fn record(&mut self, id: MessageId, acknowledged: bool) {
+        self.attempted.insert(id);
+        if acknowledged {
+            self.acknowledged.insert(id);
         }
     }
 }

@@ -2,12 +2,10 @@
 //! charged, nothing is buried, and the relays recover by themselves.
 
 use super::consumer::consume;
-use super::{Collector, Running, eventually, numbered};
+use super::{Collector, Ledger, Running, eventually, numbered};
 use pillarbox::rabbitmq::RabbitMqTransport;
 use pillarbox::redis::RedisStorage;
-use pillarbox::{
-    Backoff, MessageId, Observation, Observer, Relay, RelayConfig, Storage as _, TokioTimer, Transport,
-};
+use pillarbox::{Backoff, Observation, Observer, Relay, RelayConfig, Storage as _, TokioTimer, Transport};
 use pillarbox_testkit::servers::{RabbitMqNode, RedisServer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,6 +18,7 @@ const KEYS: u32 = 20;
 struct Charges {
     retried: Arc<AtomicU32>,
     buried: Arc<AtomicU32>,
+    suspected: Arc<AtomicU32>,
     paused: Arc<AtomicU32>,
     store_failures: Arc<AtomicU32>,
 }
@@ -36,6 +35,7 @@ impl Observer for Charges {
                 &self.buried
             }
             Observation::Claimed { buried, .. } if *buried > 0 => &self.buried,
+            Observation::Claimed { suspects, .. } if *suspects > 0 => &self.suspected,
             Observation::Paused { .. } => &self.paused,
             Observation::StoreFailed { .. } => &self.store_failures,
             _ => return,
@@ -46,8 +46,9 @@ impl Observer for Charges {
 
 impl Charges {
     fn assert_none(&self) {
-        let (retried, buried) = (self.retried.load(Ordering::Relaxed), self.buried.load(Ordering::Relaxed));
-        assert_eq!((retried, buried), (0, 0), "attempts charged, messages buried");
+        let counts =
+            [&self.retried, &self.suspected, &self.buried].map(|counter| counter.load(Ordering::Relaxed));
+        assert_eq!(counts, [0; 3], "attempts charged, messages suspected after strikes, messages buried");
     }
 }
 
@@ -64,29 +65,25 @@ fn spawn_relay(storage: &RedisStorage, transport: impl Transport + 'static, char
     Running::spawn(relay.timer(TokioTimer::new()).run(std::future::pending()))
 }
 
-/// Enqueues until the store has acknowledged; an id whose enqueue was not acknowledged is enqueued again as it is.
-async fn enqueue_for_sure(storage: &RedisStorage, number: u32) -> MessageId {
-    let message = numbered(number, KEYS);
-    while storage.enqueue_alone(std::slice::from_ref(&message)).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    message.id()
-}
-
-/// Enqueues while `kill` runs `times` times, and answers the acknowledged ids.
-async fn enqueue_while(storage: &RedisStorage, times: u32, kill: impl Fn() + Clone + Send + 'static) -> Vec<MessageId> {
-    let mut acknowledged = Vec::new();
+/// Enqueues while `kill` runs `times` times.
+async fn enqueue_while(
+    storage: &RedisStorage,
+    times: u32,
+    kill: impl Fn() + Clone + Send + 'static,
+) -> Ledger {
+    let mut ledger = Ledger::default();
     for _ in 0..times {
-        let kill = kill.clone();
-        let outage = tokio::task::spawn_blocking(kill);
+        let outage = tokio::task::spawn_blocking(kill.clone());
         while !outage.is_finished() {
-            let number = u32::try_from(acknowledged.len()).unwrap();
-            acknowledged.push(enqueue_for_sure(storage, number).await);
+            let number = u32::try_from(ledger.attempted.len()).unwrap();
+            let message = numbered(number, KEYS);
+            let outcome = storage.enqueue_alone(std::slice::from_ref(&message)).await;
+            ledger.record(message.id(), outcome.is_ok());
             tokio::time::sleep(Duration::from_micros(500)).await;
         }
         outage.await.unwrap();
     }
-    acknowledged
+    ledger
 }
 
 async fn assert_settled(storage: &RedisStorage) {
@@ -104,18 +101,19 @@ async fn redis_is_killed_and_restarted_while_relays_run() {
     let storage = RedisStorage::open(&server.url()).await.unwrap();
     let (collector, charges) = (Collector::default(), Charges::default());
     let relays = [(); 2].map(|()| spawn_relay(&storage, collector.clone(), &charges));
-    let acknowledged = enqueue_while(&storage, kills(10), move || {
+    let victim = server.clone();
+    let ledger = enqueue_while(&storage, kills(10), move || {
         std::thread::sleep(Duration::from_millis(150));
-        server.kill();
+        victim.kill();
         std::thread::sleep(Duration::from_millis(50));
-        server.restart().unwrap();
+        victim.restart().unwrap();
     })
     .await;
     assert_settled(&storage).await;
     relays.iter().for_each(Running::assert_alive);
     assert!(charges.store_failures.load(Ordering::Relaxed) > 0, "the relays noticed");
     charges.assert_none();
-    collector.assert_everything_arrived(&acknowledged);
+    collector.assert_everything_arrived(&ledger);
     collector.assert_ordered();
 }
 
@@ -137,21 +135,23 @@ async fn rabbitmq_is_killed_and_restarted_while_relays_run() {
         let transport = RabbitMqTransport::open(&node.url()).await.unwrap();
         relays.push(spawn_relay(&storage, transport, &charges));
     }
-    let acknowledged = enqueue_while(&storage, kills(2), move || {
+    let victim = node.clone();
+    let ledger = enqueue_while(&storage, kills(2), move || {
         std::thread::sleep(Duration::from_millis(300));
-        node.kill();
+        victim.kill();
         std::thread::sleep(Duration::from_millis(300));
-        node.restart().unwrap();
+        victim.restart().unwrap();
     })
     .await;
     assert_settled(&storage).await;
     relays.iter().for_each(Running::assert_alive);
-    let expected: std::collections::HashSet<_> = acknowledged.iter().copied().collect();
-    eventually("the consumer has everything", Duration::from_secs(60), async || collector.distinct() == expected.len())
-        .await;
+    eventually("the consumer has everything", Duration::from_secs(60), async || {
+        collector.has_all_of(&ledger)
+    })
+    .await;
     consumer.abort();
     assert!(charges.paused.load(Ordering::Relaxed) > 0, "the relays noticed");
     charges.assert_none();
-    collector.assert_everything_arrived(&acknowledged);
+    collector.assert_everything_arrived(&ledger);
     collector.assert_ordered();
 }
