@@ -68,8 +68,8 @@ pub(crate) async fn run(arguments: RelayArguments) -> Result<(), Failure> {
     }
     let counts = counting.counts();
     eprintln!(
-        "pillarbox: stopped; published {}, retried {}, buried {}, gave back {}",
-        counts.settled, counts.retried, counts.buried, counts.released
+        "pillarbox: stopped; published {}, retried {}, buried {}, gave back {}, lost leases of runs {}",
+        counts.settled, counts.retried, counts.buried, counts.released, counts.fenced
     );
     Ok(())
 }

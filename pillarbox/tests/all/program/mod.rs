@@ -4,4 +4,4 @@ mod dead;
 mod enqueueing;
 mod refusing;
 mod relaying;
-mod run;
+pub(crate) mod run;

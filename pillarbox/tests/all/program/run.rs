@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program with these arguments, and nothing of this process's own settings.
-pub(super) fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PILLARBOX__") {
@@ -64,7 +64,7 @@ pub(super) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// A relay that runs; killed when it is dropped.
-pub(super) struct Relay {
+pub(crate) struct Relay {
     child: Child,
     lines: mpsc::Receiver<String>,
     errors: Option<std::thread::JoinHandle<String>>,
@@ -72,7 +72,7 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Starts it and reads its standard output.
-    pub(super) fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut child = program(arguments).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut stderr = child.stderr.take().unwrap();
@@ -103,12 +103,12 @@ impl Relay {
         self.lines.iter().collect()
     }
 
-    pub(super) fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits for its end: the exit code, and everything that it wrote to standard error.
-    pub(super) fn end(&mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(&mut self) -> (Option<i32>, String) {
         let mut code = None;
         wait_until("the relay ends", || {
             code = self.child.try_wait().unwrap();
