@@ -6,10 +6,12 @@
 
 mod drain;
 mod messages;
+mod redis_backlog;
 mod redis_store;
 mod row;
 
 pub use messages::{Keys, PAYLOAD};
+pub use redis_backlog::{Drained, RedisBacklog, ServerCalls, drain_here};
 pub use redis_store::RedisBench;
 pub use row::{Row, Work};
 

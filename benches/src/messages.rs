@@ -1,4 +1,4 @@
-use pillarbox_core::{InvalidMessage, Message};
+use pillarbox_core::{InvalidMessage, Message, MessageBuilder};
 
 /// Bytes of payload of every message.
 pub const PAYLOAD: usize = 256;
@@ -31,11 +31,18 @@ impl Keys {
     /// # Errors
     /// None that these messages can have.
     pub fn message(self, number: u32) -> Result<Message, InvalidMessage> {
+        with_payload(self.address(number))
+    }
+
+    pub(crate) fn address(self, number: u32) -> MessageBuilder {
         let message = Message::to("orders.created").header("content-language", "en");
-        let payload = bytes::Bytes::from_static(&[b'x'; PAYLOAD]);
         match self {
-            Self::None => message.payload(payload),
-            Self::Of(keys) => message.key(format!("order-{}", number % keys)).payload(payload),
+            Self::None => message,
+            Self::Of(keys) => message.key(format!("order-{}", number % keys)),
         }
     }
+}
+
+pub(crate) fn with_payload(message: MessageBuilder) -> Result<Message, InvalidMessage> {
+    message.payload(bytes::Bytes::from_static(&[b'x'; PAYLOAD]))
 }

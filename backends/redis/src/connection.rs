@@ -177,7 +177,8 @@ impl Connection {
 }
 
 impl Shared {
-    async fn connect(&self) -> Result<Link, RedisError> {
+    /// Boxed, since the clients' futures are so deep that a caller's own would meet the compiler's recursion limit.
+    fn connect(&self) -> RedisFuture<'_, Link> {
         let connecting = async {
             if let Target::Cluster(nodes) = &self.target {
                 provide_cryptography();
@@ -193,7 +194,9 @@ impl Shared {
                 .set_response_timeout(Some(self.response_timeout));
             Ok(Link::Single(client.get_multiplexed_async_connection_with_config(&config).await?))
         };
-        tokio::time::timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| Err(timed_out()))
+        Box::pin(async {
+            tokio::time::timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| Err(timed_out()))
+        })
     }
 }
 

@@ -1,0 +1,146 @@
+use crate::messages::with_payload;
+use crate::{BoxError, Keys, drain};
+use pillarbox_core::{InvalidMessage, Message, Timestamp};
+use pillarbox_redis::RedisStorage;
+use pillarbox_testkit::servers::RedisServer;
+use redis::aio::MultiplexedConnection;
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const OUTBOX: &str = "backlog";
+const ENQUEUED_AT_ONCE: u32 = 500;
+
+/// A filled outbox in Redis, on a server of its own: so many messages pending, half of them on 10,000 ordering keys, and so
+/// many scheduled that fell due at one moment.
+pub struct RedisBacklog {
+    server: RedisServer,
+    connection: MultiplexedConnection,
+}
+
+/// What the server saw while a backlog was drained.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ServerCalls {
+    /// Milliseconds of the call that blocked the server longest.
+    pub slowest_ms: f64,
+    /// Milliseconds that 999 of 1,000 of the calls stayed under: the slowest of all may just have waited for a processor.
+    pub p999_ms: f64,
+    /// Calls of a tenth of a millisecond or longer.
+    pub calls: usize,
+}
+
+/// What a relay in a process of its own says of itself.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Drained {
+    /// Messages a second.
+    pub per_s: f64,
+    /// MiB of memory that the process had resident before its relay began.
+    pub resident_before_mib: f64,
+    /// MiB of memory that it had resident at most.
+    pub resident_peak_mib: f64,
+}
+
+impl RedisBacklog {
+    /// Starts the server and fills the outbox; `progress` is told how many messages were enqueued.
+    ///
+    /// # Errors
+    /// If the server does not start, or does not take the messages.
+    pub async fn fill(pending: u32, scheduled: u32, progress: impl Fn(usize)) -> Result<Self, BoxError> {
+        let server = RedisServer::start()?;
+        let connection = redis::Client::open(server.url())?.get_multiplexed_async_connection().await?;
+        let mut backlog = Self { server, connection };
+        let outbox = RedisStorage::open(&backlog.url()).await?;
+        let due = now_in(Duration::from_millis(500));
+        let all: Vec<u32> = (0..scheduled + pending).collect();
+        for numbers in all.chunks(ENQUEUED_AT_ONCE as usize) {
+            let message = |number: u32| message(number, (number < scheduled).then_some(due));
+            let batch = numbers.iter().map(|number| message(*number)).collect::<Result<Vec<_>, _>>()?;
+            let mut transaction = redis::pipe();
+            outbox.append(transaction.atomic(), &batch)?;
+            transaction.exec_async(&mut backlog.connection).await?;
+            progress(numbers.len());
+        }
+        // Now everything is due, and nothing was claimed yet.
+        let left = due.as_millis().saturating_sub(now_in(Duration::ZERO).as_millis());
+        tokio::time::sleep(Duration::from_millis(u64::try_from(left).unwrap_or(0))).await;
+        backlog.watch().await?;
+        Ok(backlog)
+    }
+
+    /// The URL of the outbox.
+    pub fn url(&self) -> String {
+        format!("{}?outbox.name={OUTBOX}", self.server.url())
+    }
+
+    /// The calls since it was filled.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn calls(&mut self) -> Result<ServerCalls, BoxError> {
+        let log: Vec<redis::Value> =
+            redis::cmd("SLOWLOG").arg("GET").arg(-1).query_async(&mut self.connection).await?;
+        let mut micros = Vec::new();
+        for entry in log {
+            let fields: Vec<redis::Value> = redis::from_redis_value(entry)?;
+            let duration = fields.get(2).ok_or("an entry of the slow log without a duration")?;
+            micros.push(redis::from_redis_value::<u32>(duration.clone())?);
+        }
+        micros.sort_unstable();
+        let from_the_end =
+            |index: usize| f64::from(micros.iter().rev().nth(index).copied().unwrap_or(0)) / 1_000.0;
+        let calls = micros.len();
+        Ok(ServerCalls { slowest_ms: from_the_end(0), p999_ms: from_the_end(calls / 1_000), calls })
+    }
+
+    /// From now on every call of a tenth of a millisecond or longer is noted.
+    async fn watch(&mut self) -> Result<(), BoxError> {
+        let mut pipeline = redis::pipe();
+        for (name, value) in [("slowlog-log-slower-than", 100), ("slowlog-max-len", 1_000_000)] {
+            pipeline.cmd("CONFIG").arg("SET").arg(name).arg(value).ignore();
+        }
+        pipeline.cmd("SLOWLOG").arg("RESET").ignore();
+        Ok(pipeline.exec_async(&mut self.connection).await?)
+    }
+}
+
+impl std::fmt::Debug for RedisBacklog {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("RedisBacklog")
+            .field("address", &self.server.address())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Drains an outbox of `count` messages with one relay to nowhere, and says how much memory this process took.
+///
+/// # Errors
+/// If the store fails, or where the system has no `/proc/self/status`.
+pub async fn drain_here(url: &str, count: u64) -> Result<Drained, BoxError> {
+    let storage = RedisStorage::open(url).await?;
+    let resident_before_mib = resident("VmRSS:")?;
+    let took = drain::by_relays(&storage, 1, ENQUEUED_AT_ONCE, count).await?;
+    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let per_s = count as f64 / took.as_secs_f64();
+    Ok(Drained { per_s: per_s.round(), resident_before_mib, resident_peak_mib: resident("VmHWM:")? })
+}
+
+fn message(number: u32, due: Option<Timestamp>) -> Result<Message, InvalidMessage> {
+    let keys = if number.is_multiple_of(2) { Keys::None } else { Keys::Of(10_000) };
+    let message = keys.address(number);
+    with_payload(match due {
+        Some(due) => message.deliver_at(due),
+        None => message,
+    })
+}
+
+fn now_in(delay: Duration) -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + delay;
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn resident(field: &str) -> Result<f64, BoxError> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
+    Ok(kibibytes.ok_or("/proc/self/status does not tell the memory")? / 1024.0)
+}
