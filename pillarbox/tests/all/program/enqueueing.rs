@@ -34,6 +34,38 @@ fn with_keep_going_every_good_line_is_stored() {
 }
 
 #[test]
+fn every_bad_field_is_named_and_stops_no_good_line() {
+    let server = RedisServer::start().unwrap();
+    let url = outbox(&server, "orders");
+    let long_key = format!(r#"{{"topic":"t","key":"{}","payload":"x"}}"#, "k".repeat(10_000));
+    let bad = [
+        (long_key.as_str(), "key"),
+        (r#"{"topic":"","payload":"x"}"#, "topic"),
+        (r#"{"payload":"x"}"#, "topic"),
+        (r#"{"topic":"t"}"#, "payload"),
+        (r#"{"topic":"t","headers":{"a":"one\ntwo"},"payload":"x"}"#, "header"),
+        (r#"{"topic":"t","headers":{"a\r\nb":"one"},"payload":"x"}"#, "header"),
+        (r#"{"topic":"t","id":"7","payload":"x"}"#, "id"),
+        (r#"{"topic":"t","payload_base64":"*"}"#, "payload_base64"),
+        (r#"{"topic":"t","payload":"x","delay":"soon"}"#, "delay"),
+        (r#"["topic"]"#, "object"),
+        ("\u{fffd}\0", "object"),
+    ];
+    let input: String =
+        bad.iter().enumerate().map(|(at, (bad, _))| format!("{}\n{bad}\n", line(at))).collect();
+    let output = run_with_input(&["enqueue", "--keep-going", "--storage", &url], &input);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    for (at, (bad, named)) in bad.iter().enumerate() {
+        let prefix = format!("line {}:", 2 * at + 2);
+        let said = errors.lines().find(|line| line.contains(&prefix));
+        assert!(said.is_some_and(|said| said.contains(named)), "{bad:.60} names {named}: {errors}");
+    }
+    assert!(errors.lines().all(|line| line.len() < 1_000), "{errors}");
+    assert_eq!(status(&url)["pending"], bad.len());
+}
+
+#[test]
 fn a_line_that_the_outbox_refuses_ends_it_at_that_line() {
     let server = RedisServer::start().unwrap();
     let url = outbox(&server, "orders");

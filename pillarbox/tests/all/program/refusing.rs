@@ -52,3 +52,52 @@ fn a_wrong_password_is_refused_and_never_shown() {
         }
     }
 }
+
+#[test]
+fn a_malformed_url_is_refused_and_named() {
+    let server = RedisServer::start().unwrap();
+    let (good, outputs) = (outbox(&server, "orders"), "stdout:");
+    for (storage, transport, named) in [
+        ("", outputs, "storage"),
+        ("orders", outputs, "storage"),
+        ("redis://", outputs, "host"),
+        ("redis://127.0.0.1:port", outputs, "port"),
+        ("redis://127.0.0.1:1?outbox.lanes=many", outputs, "outbox.lanes"),
+        (&*good, "amqp://127.0.0.1:notaport", "amqp://user:password@host:5672/virtual-host"),
+        (&*good, "amqp://127.0.0.1?transport.verifi=true", "transport.verify"),
+    ] {
+        let output = run(&["relay", "--storage", storage, "--transport", transport]);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{storage} {transport}: {errors}");
+        assert!(errors.contains(named), "{storage} {transport} names {named}: {errors}");
+        assert!(!errors.contains("panicked"), "{errors}");
+    }
+}
+
+#[test]
+fn a_server_that_is_down_at_the_start_is_named() {
+    let server = RedisServer::start().unwrap();
+    let (url, address) = (outbox(&server, "orders"), server.address().to_string());
+    server.kill();
+    for arguments in [
+        &["relay", "--storage", &url, "--transport", "stdout:"][..],
+        &["enqueue", "--storage", &url],
+        &["status", "--storage", &url],
+        &["dead", "list", "--storage", &url],
+    ] {
+        let output = run(arguments);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+        assert!(errors.contains(&address) && errors.contains("is it running"), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_server_that_evicts_is_refused() {
+    let server =
+        RedisServer::options().argument("--maxmemory-policy").argument("allkeys-lru").start().unwrap();
+    let output = run(&["relay", "--storage", &outbox(&server, "orders"), "--transport", "stdout:"]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("maxmemory-policy") && errors.contains("noeviction"), "{errors}");
+}

@@ -49,6 +49,28 @@ fn everything_that_is_enqueued_arrives_in_order_per_key_and_sigterm_drains() {
 }
 
 #[test]
+fn a_corrupt_record_is_buried_with_its_reason_and_stops_nobody() {
+    let server = RedisServer::start().unwrap();
+    let url = outbox(&server, "orders");
+    enqueue(&url, 10, "");
+    for list in ["{orders}:lane:0", "{orders}:inbox"] {
+        server.command(&["RPUSH", list, "garbage"]).unwrap();
+    }
+    enqueue(&url, 10, "");
+    let mut relay = Relay::start(&["relay", "--storage", &url, "--transport", "stdout:"]);
+    let numbers: Vec<_> = (0..20).map(|_| number(&relay.line())).collect();
+    assert_eq!(numbers.len(), 20);
+    wait_until("both are buried", || status(&url)["dead"] == 2);
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.end().0, Some(0));
+    let list = text(&run(&["dead", "list", "--storage", &url]).stdout);
+    assert!(
+        list.lines().count() == 2 && list.lines().all(|line| line.contains("the record is no message")),
+        "{list}"
+    );
+}
+
+#[test]
 fn a_relay_that_is_stopped_early_gives_the_rest_back_at_once() {
     let server = RedisServer::start().unwrap();
     let url = outbox(&server, "orders");
