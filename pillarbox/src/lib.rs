@@ -33,6 +33,7 @@
 //! | `memory` (default) | `memory`: the in-memory storage, and transports within the process |
 //! | `redis` | `redis`: the storage in Redis |
 //! | `rabbitmq` | `rabbitmq`: the transport to RabbitMQ |
+//! | `tls` | TLS for them, with the system's root certificates |
 //! | `tokio` (default) | `TokioTimer` |
 //! | `futures-timer` | `FuturesTimer`, for smol, async-std and one's own runtime |
 //! | `blocking` | `blocking`: a relay on a thread of its own |

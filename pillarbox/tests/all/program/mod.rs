@@ -5,3 +5,5 @@ mod enqueueing;
 mod refusing;
 mod relaying;
 pub(crate) mod run;
+#[cfg(all(feature = "tls", feature = "rabbitmq"))]
+mod tls;
