@@ -2,7 +2,7 @@ use super::violation::{DECLARED, ensure};
 use super::world::World;
 use super::{Abilities, Ability, TransportHarness, Violation};
 use pillarbox_core::{Limits, Transport as _};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 /// One case of the suite: what the macro makes a test of.
@@ -20,12 +20,14 @@ pub struct Trial<H> {
     case: Case,
     harness: H,
     steps: RefCell<Vec<String>>,
+    /// How many messages were made: ids are not repeated within a case, since what arrived once stays received.
+    made: Cell<u32>,
 }
 
 impl<H: TransportHarness> Trial<H> {
     #[doc(hidden)]
     pub const fn new(name: &'static str, needs: &'static [Ability], harness: H) -> Self {
-        Self { case: Case { name, needs }, harness, steps: RefCell::new(Vec::new()) }
+        Self { case: Case { name, needs }, harness, steps: RefCell::new(Vec::new()), made: Cell::new(0) }
     }
 
     /// Whether the transport declares what this case needs. Nothing else makes a case not apply.
@@ -57,7 +59,7 @@ impl<H: TransportHarness> Trial<H> {
 
     /// A first handle.
     pub(super) async fn world(&self) -> Result<World<'_, H>, Violation> {
-        World::open(&self.harness, &self.steps).await
+        World::open(&self.harness, &self.steps, &self.made).await
     }
 
     pub(super) fn abilities(&self) -> Abilities {

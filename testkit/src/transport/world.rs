@@ -17,13 +17,17 @@ pub(super) struct World<'a, H: TransportHarness> {
     pub(super) harness: &'a H,
     pub(super) transport: H::Transport,
     steps: &'a RefCell<Vec<String>>,
-    made: Cell<u32>,
+    made: &'a Cell<u32>,
 }
 
 impl<'a, H: TransportHarness> World<'a, H> {
-    pub(super) async fn open(harness: &'a H, steps: &'a RefCell<Vec<String>>) -> Result<Self, Violation> {
+    pub(super) async fn open(
+        harness: &'a H,
+        steps: &'a RefCell<Vec<String>>,
+        made: &'a Cell<u32>,
+    ) -> Result<Self, Violation> {
         let transport = harness.connect().await?;
-        Ok(Self { harness, transport, steps, made: Cell::new(0) })
+        Ok(Self { harness, transport, steps, made })
     }
 
     pub(super) fn note(&self, step: impl Into<String>) {

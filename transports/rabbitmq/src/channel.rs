@@ -25,6 +25,10 @@ impl IdleChannels {
         }
         None
     }
+
+    pub(crate) fn has_abandoned(&self) -> bool {
+        !lock(&self.abandoned).is_empty()
+    }
 }
 
 /// A channel in confirm mode that one publish has for itself. So what the broker returns belongs to that publish, and an error
@@ -78,10 +82,6 @@ impl Drop for ConfirmChannel {
         let channels = &self.live.channels;
         if self.unwritten() > 0 {
             lock(&channels.abandoned).push(self.channel.clone());
-            // While the broker blocks publishers, another connection would only be blocked too.
-            if !self.live.is_blocked() {
-                self.live.give_up();
-            }
         } else if self.unconfirmed.load(Ordering::Relaxed) == 0 && self.channel.status().connected() {
             let mut idle = lock(&channels.idle);
             if idle.len() < IDLE_AT_MOST {

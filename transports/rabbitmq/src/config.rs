@@ -20,13 +20,16 @@ pub struct RabbitMqConfig {
 /// The broker's own default of 60 would leave a vanished broker unnoticed for two minutes.
 const HEARTBEAT_SECONDS: u16 = 10;
 
+/// RabbitMQ's own default, 128 KiB. A broker may set no limit, and the client has buffers of 32 frames.
+const FRAME_MAX: u32 = 128 * 1024;
+
 impl RabbitMqConfig {
     /// The settings of a URL: the client's own `amqp://user:password@host:port/virtual-host?heartbeat=10`, plus ours under
     /// the prefix `transport.` in the query, named as the setters here. Durations read `30s` or `500ms`.
     ///
     /// Without a user it is `guest` with the password `guest`, which RabbitMQ accepts from its own machine only. Without a virtual
     /// host it is `/`; written out that is `%2f`. Of the client's options `heartbeat` is 10 seconds by default, so that a broker
-    /// that has vanished is noticed after 20.
+    /// that has vanished is noticed after 20, and `frame_max` is 131072 bytes, RabbitMQ's own; the broker may lower both.
     ///
     /// # Errors
     /// `Misconfigured`, naming the option; an unknown one is listed with those that are known. No error shows the URL.
@@ -91,9 +94,11 @@ impl RabbitMqConfig {
         Ok(config)
     }
 
-    /// The defaults, for this address. A heartbeat that the address does not set becomes 10 seconds.
+    /// The defaults, for this address. A heartbeat that the address does not set becomes 10 seconds, and a largest frame
+    /// 131072 bytes.
     pub fn new(mut uri: AMQPUri) -> Self {
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        uri.query.frame_max = uri.query.frame_max.filter(|bytes| *bytes > 0).or(Some(FRAME_MAX));
         Self {
             uri,
             exchange: String::new(),
@@ -261,6 +266,7 @@ mod tests {
                 "{url}"
             );
             assert_eq!(config.uri.query.heartbeat, Some(HEARTBEAT_SECONDS));
+            assert_eq!(config.uri.query.frame_max, Some(FRAME_MAX));
         }
     }
 

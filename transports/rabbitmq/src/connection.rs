@@ -1,17 +1,16 @@
 use crate::RabbitMqConfig;
 use crate::channel::{ConfirmChannel, IdleChannels};
+use crate::dial::Attempt;
 use crate::error::{Operation, describe};
-use futures_util::future::BoxFuture;
 use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions};
-use lapin::tcp::{AMQPUriTcpExt, TLSConfig};
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{Channel, Connection, ExchangeKind};
 use pillarbox_core::{Error, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// How long one attempt to connect is continued by later callers before it is given up for a new one. A broker that accepts
 /// and then hangs costs one attempt at a time that way, and not one per caller.
@@ -33,11 +32,6 @@ struct State {
     failure: Option<Error>,
 }
 
-struct Attempt {
-    began: Instant,
-    connecting: BoxFuture<'static, Result<Live, Error>>,
-}
-
 /// A connection that was alive a moment ago, with its channels.
 pub(crate) struct Live {
     connection: Connection,
@@ -47,6 +41,10 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection, channels: IdleChannels::default(), stale: AtomicBool::new(false) }
+    }
+
     /// Whether the broker holds publishers back: an alarm of memory or disk.
     pub(crate) fn is_blocked(&self) -> bool {
         self.connection.status().blocked()
@@ -68,7 +66,10 @@ impl Live {
     }
 
     fn is_usable(&self) -> bool {
-        self.is_connected() && !self.stale.load(Ordering::Relaxed)
+        // Channels that were abandoned stay open as long as their connection, so it is left once that helps: while the broker
+        // blocks publishers, another connection would only be blocked too.
+        let is_left = !self.is_blocked() && self.channels.has_abandoned();
+        self.is_connected() && !self.stale.load(Ordering::Relaxed) && !is_left
     }
 
     async fn open_channel(&self) -> lapin::Result<Channel> {
@@ -88,7 +89,7 @@ impl Connector {
         &self.config
     }
 
-    /// The connection, made if there is none. Who waited while another caller's attempt failed gets that failure, so that
+    /// The connection, made if there is none that can be used. Who waited while another caller's attempt failed gets that failure, so that
     /// attempts do not queue up.
     ///
     /// # Cancel safety
@@ -123,13 +124,11 @@ impl Connector {
 
     async fn make(&self, state: &mut State) -> Result<Live, Error> {
         let config = &self.config;
-        let old = |attempt: &Attempt| attempt.began.elapsed() > ATTEMPT_AT_MOST;
-        if state.attempt.as_ref().is_none_or(old) {
-            let connecting = Box::pin(connect(config.clone()));
-            state.attempt = Some(Attempt { began: Instant::now(), connecting });
+        if state.attempt.as_ref().is_some_and(|attempt| attempt.age() > ATTEMPT_AT_MOST) {
+            state.attempt = None;
         }
-        let Some(attempt) = &mut state.attempt else { return Err(no_answer(config)) };
-        let made = timeout(config.connect_timeout, &mut attempt.connecting).await;
+        let attempt = state.attempt.get_or_insert_with(|| Attempt::begin(config.clone()));
+        let made = timeout(config.connect_timeout, attempt.end()).await;
         match made {
             Ok(made) => {
                 state.attempt = None;
@@ -153,24 +152,26 @@ impl Connector {
         Ok(ConfirmChannel::new(live, opened))
     }
 
-    /// A round trip on a channel of its own, which asks for the exchange where one is named.
+    /// A round trip, which asks for the exchange where one is named. On a channel as a publish has it, so that it needs no
+    /// further one where channels are few.
     pub(crate) async fn ask(&self, operation: Operation) -> Result<(), Error> {
-        let live = self.live(operation).await?;
-        if live.is_blocked() {
-            return Err(blocked(operation, &self.config).not_applied());
-        }
+        let channel = self.channel(operation).await?;
+        // If the answer is not awaited, or closes the channel, nobody else has the channel after this.
+        channel.begin(0);
         let exchange = self.config.exchange.as_str();
         let round_trip = async {
-            let channel = live.connection.create_channel().await?;
-            if !exchange.is_empty() {
-                let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-                // A passive declaration looks at the name alone.
-                let kind = ExchangeKind::Direct;
-                channel.exchange_declare(exchange.into(), kind, options, FieldTable::default()).await?;
+            if exchange.is_empty() {
+                // It is in confirm mode already, and says so.
+                return channel.channel().confirm_select(ConfirmSelectOptions::default()).await;
             }
-            channel.close(200, "done".into()).await
+            let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+            // A passive declaration looks at the name alone.
+            let kind = ExchangeKind::Direct;
+            channel.channel().exchange_declare(exchange.into(), kind, options, FieldTable::default()).await
         };
-        self.in_time(&live, operation, round_trip).await.map_err(Error::not_applied)
+        self.in_time(channel.live(), operation, round_trip).await.map_err(Error::not_applied)?;
+        channel.landed();
+        Ok(())
     }
 
     /// A request's answer; one that does not come in time gives the connection up, since it may hang until the operating system
@@ -190,33 +191,6 @@ impl Connector {
             }
         }
     }
-}
-
-async fn connect(config: Arc<RabbitMqConfig>) -> Result<Live, Error> {
-    let made = async {
-        let properties = ConnectionProperties::default().with_connection_name("pillarbox".into());
-        let runtime = lapin::runtime::default_runtime()?;
-        let patience = config.connect_timeout;
-        // The client itself would wait for as long as the operating system does.
-        let dial = async move |uri: lapin::uri::AMQPUri, runtime| {
-            let dialled = uri.connect_with_config_async(TLSConfig::default(), &runtime);
-            match timeout(patience, dialled).await {
-                Ok(stream) => Ok(stream?),
-                Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-            }
-        };
-        let connection = Connection::connector(config.uri.clone(), runtime, dial, properties).await?;
-        if let Some(kind) = &config.declare {
-            let channel = connection.create_channel().await?;
-            let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-            let exchange = config.exchange.as_str().into();
-            channel.exchange_declare(exchange, kind.clone(), options, FieldTable::default()).await?;
-            channel.close(200, "done".into()).await?;
-        }
-        Ok(Live { connection, channels: IdleChannels::default(), stale: AtomicBool::new(false) })
-    };
-    made.await
-        .map_err(|error: lapin::Error| describe(&error, Operation::Open, &config.address()).not_applied())
 }
 
 /// What a publisher is told while the broker holds publishers back.

@@ -36,6 +36,9 @@ const UNWRITTEN_AT_MOST: usize = 256 * 1024;
 /// What one message costs beyond its payload, roughly: its properties and frames.
 const OVERHEAD: usize = 256;
 
+/// So many confirmations are taken in one turn: others on the same thread wait for less than a millisecond.
+const LANDINGS_AT_ONCE: usize = 256;
+
 /// The fate of one message.
 struct Landing {
     index: usize,
@@ -55,7 +58,8 @@ pub(crate) async fn publish(
     batch: &[Message],
     outcomes: &mut Outcomes,
 ) {
-    let mut flight = Flight { config, channel, batch, outcomes, held: Vec::new(), failures: Vec::new() };
+    let mut flight =
+        Flight { config, channel, batch, outcomes, returned: 0, held: Vec::new(), failures: Vec::new() };
     let mut landings = FuturesUnordered::new();
     let drain = Arc::new(Drain::default());
     let waker = Waker::from(drain.clone());
@@ -64,7 +68,13 @@ pub(crate) async fn publish(
     let (mut round, mut last_unwritten) = (Vec::new(), 0);
     std::future::poll_fn(|context| {
         drain.task.register(context.waker());
+        let all_of_this_turn = round.len() + LANDINGS_AT_ONCE;
         loop {
+            if round.len() >= all_of_this_turn {
+                // Others have their turn. What is complete is looked at together, so not yet.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             while flight.takes(next) {
                 if let Some(properties) = flight.accept(next) {
                     landings.push(send(config, channel, next, &batch[next], properties));
@@ -126,6 +136,8 @@ struct Flight<'a> {
     channel: &'a ConfirmChannel,
     batch: &'a [Message],
     outcomes: &'a mut Outcomes,
+    /// Behind the message that came back last: messages mostly come back in order.
+    returned: usize,
     /// Confirmed with another message's return.
     held: Vec<usize>,
     failures: Vec<(usize, Failure)>,
@@ -179,12 +191,18 @@ impl Flight<'_> {
         self.held.append(&mut with_another);
     }
 
-    /// A message came back. Of several copies with one id it does not matter which is meant.
+    /// A message came back. Of several copies with one id and topic it does not matter which is meant.
     fn return_to_sender(&mut self, returned: &BasicReturnMessage) {
-        let id = returned.delivery.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
-        let is_meant =
-            |index: &usize| Some(self.batch[*index].id()) == id && self.outcomes.outcome(*index).is_none();
-        if let Some(index) = (0..self.batch.len()).find(is_meant) {
+        let delivery = &returned.delivery;
+        let id = delivery.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
+        let is_meant = |index: &usize| {
+            let message = &self.batch[*index];
+            Some(message.id()) == id
+                && **message.topic() == *delivery.routing_key.as_str()
+                && self.outcomes.outcome(*index).is_none()
+        };
+        if let Some(index) = (self.returned..self.batch.len()).chain(0..self.returned).find(is_meant) {
+            self.returned = index + 1;
             self.outcomes.set(index, Err(judge::unroutable(returned)));
         }
     }

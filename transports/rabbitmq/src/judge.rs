@@ -4,11 +4,15 @@ use crate::RabbitMqConfig;
 use crate::connection::Live;
 use crate::error::{Operation, classify};
 use lapin::message::BasicReturnMessage;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use pillarbox_core::{Error, ErrorKind, Message};
 
 /// Beyond its text, a header costs its lengths and its type, and properties and frame cost about this.
 const PER_HEADER: usize = 6;
 const PER_MESSAGE: usize = 512;
+
+/// The broker closes the channel over these, with all that is in flight beside the message.
+const RESERVED: [&str; 2] = ["CC", "BCC"];
 
 /// Whether the broker can take a message, as far as is known here.
 pub(crate) fn check(config: &RabbitMqConfig, live: &Live, message: &Message) -> Result<(), Error> {
@@ -20,6 +24,11 @@ pub(crate) fn check(config: &RabbitMqConfig, live: &Live, message: &Message) -> 
         )));
     }
     let headers = message.headers();
+    if let Some(name) = RESERVED.into_iter().find(|name| headers.value(name).is_some()) {
+        return Err(rejected(format!(
+            "the header `{name}` is reserved: RabbitMQ takes it for a list of further queues and refuses a text; rename it"
+        )));
+    }
     let key = message.key().map_or(0, |key| key.len());
     let frame = PER_MESSAGE + key + headers.size() + headers.len() * PER_HEADER;
     if frame > live.frame_max() {
@@ -70,9 +79,12 @@ pub(crate) fn missing_at_the_start(error: Error) -> Error {
     if error.kind() != ErrorKind::Unroutable {
         return error;
     }
-    Error::new(ErrorKind::Misconfigured, error.operation())
-        .describe(format!("{} (`transport.verify`)", error.description()))
-        .not_applied()
+    let told = Error::new(ErrorKind::Misconfigured, error.operation()).not_applied();
+    // The broker's words name the exchange.
+    match std::error::Error::source(&error) {
+        Some(cause) => told.describe(format!("{} (`transport.verify`): {cause}", error.description())),
+        None => told.describe(format!("{} (`transport.verify`)", error.description())),
+    }
 }
 
 fn rejected(description: String) -> Error {
@@ -99,7 +111,16 @@ impl Ending {
             classify(error.kind(), Operation::Publish)
         });
         let address = config.address();
-        let blames_a_message = matches!(kind, ErrorKind::Rejected | ErrorKind::Unexpected);
+        let is_topic = cause.is_some_and(refuses_a_topic);
+        let (kind, advice) = if is_topic {
+            (
+                ErrorKind::Unroutable,
+                "the user may not write to the topic; `rabbitmqctl set_topic_permissions`",
+            )
+        } else {
+            (kind, advice)
+        };
+        let blames_a_message = is_topic || matches!(kind, ErrorKind::Rejected | ErrorKind::Unexpected);
         let (kind, description) = if blames_a_message && in_flight > 1 {
             let description = format!(
                 "RabbitMQ at {address}: {advice}; one of {in_flight} messages is at fault, and they are sent one at a time to find it"
@@ -120,6 +141,13 @@ impl Ending {
     }
 }
 
+/// Permissions for topics concern single messages, and the broker tells them from other permissions by its words alone.
+fn refuses_a_topic(error: &lapin::Error) -> bool {
+    let lapin::ErrorKind::ProtocolError(error) = error.kind() else { return false };
+    *error.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+        && error.get_message().as_str().contains("access to topic")
+}
+
 /// The broker's own words tell most, and that something is closed tells least.
 fn vagueness(error: &lapin::Error) -> u8 {
     match error.kind() {
@@ -134,13 +162,13 @@ fn vagueness(error: &lapin::Error) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lapin::protocol::{AMQPError, AMQPHardError, AMQPSoftError};
+    use lapin::protocol::{AMQPError, AMQPHardError};
 
     fn config() -> RabbitMqConfig {
         RabbitMqConfig::from_url("amqp://ann:s3cret@broker").unwrap()
     }
 
-    fn protocol(kind: impl Into<lapin::protocol::AMQPErrorKind>) -> lapin::Error {
+    fn protocol(kind: impl Into<AMQPErrorKind>) -> lapin::Error {
         lapin::ErrorKind::ProtocolError(AMQPError::new(kind.into(), "said the broker".into())).into()
     }
 
@@ -155,6 +183,19 @@ mod tests {
             assert_eq!(together.kind, ErrorKind::Unavailable);
             assert!(together.error().description().contains("one of 2 messages"));
         }
+    }
+
+    #[test]
+    fn a_topic_that_is_refused_blames_its_message() {
+        let refused = |words: &str| -> lapin::Error {
+            lapin::ErrorKind::ProtocolError(AMQPError::new(AMQPSoftError::ACCESSREFUSED.into(), words.into()))
+                .into()
+        };
+        let topic = refused("ACCESS_REFUSED - access to topic 'a' in exchange 'b' in vhost '/' refused");
+        assert_eq!(Ending::of([&topic].into_iter(), 1, &config()).kind, ErrorKind::Unroutable);
+        assert_eq!(Ending::of([&topic].into_iter(), 2, &config()).kind, ErrorKind::Unavailable);
+        let exchange = refused("ACCESS_REFUSED - access to exchange 'b' in vhost '/' refused");
+        assert_eq!(Ending::of([&exchange].into_iter(), 2, &config()).kind, ErrorKind::Misconfigured);
     }
 
     #[test]

@@ -24,6 +24,7 @@
 mod channel;
 mod config;
 mod connection;
+mod dial;
 mod driver;
 mod error;
 mod flight;
