@@ -1,5 +1,5 @@
 use lapin::ExchangeKind;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use percent_encoding::percent_decode_str;
 use pillarbox_core::{Error, ErrorKind, UrlOptions};
 use std::fmt;
@@ -23,6 +23,9 @@ const HEARTBEAT_SECONDS: u16 = 10;
 /// RabbitMQ's own default, 128 KiB. A broker may set no limit, and the client has buffers of 32 frames.
 const FRAME_MAX: u32 = 128 * 1024;
 
+/// The specification's `frame-min-size`.
+const FRAME_MIN: u32 = 4096;
+
 impl RabbitMqConfig {
     /// The settings of a URL: the client's own `amqp://user:password@host:port/virtual-host?heartbeat=10`, plus ours under
     /// the prefix `transport.` in the query, named as the setters here. Durations read `30s` or `500ms`.
@@ -42,15 +45,12 @@ impl RabbitMqConfig {
             if name.starts_with("transport.") {
                 let value = percent_decode_str(value).decode_utf8().map_err(|_| malformed(name))?;
                 ours.push((name, value.into_owned()));
-            } else if matches!(
-                name,
-                "frame_max" | "channel_max" | "heartbeat" | "connection_timeout" | "auth_mechanism"
-            ) {
+            } else if matches!(name, "frame_max" | "channel_max" | "heartbeat" | "auth_mechanism") {
                 theirs.push(pair);
             } else {
                 return Err(misconfigured(format!(
-                    "the option `{name}` is unknown; RabbitMQ's own are `heartbeat`, `frame_max`, `channel_max`, \
-                     `connection_timeout` and `auth_mechanism`, and ours begin with `transport.`"
+                    "the option `{name}` is unknown; RabbitMQ's own are `heartbeat`, `frame_max`, `channel_max` and \
+                     `auth_mechanism`, and ours begin with `transport.`, such as `transport.connect_timeout`"
                 )));
             }
         }
@@ -165,6 +165,10 @@ impl RabbitMqConfig {
         format!("{}@{}:{}", authority.userinfo.username, authority.host, authority.port)
     }
 
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.uri.scheme == AMQPScheme::AMQPS
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.exchange.len() > 255 {
             return Err(misconfigured("`transport.exchange` has more than 255 bytes".to_owned()));
@@ -175,6 +179,11 @@ impl RabbitMqConfig {
                     .to_owned(),
             ));
         }
+        if self.uri.query.frame_max.is_some_and(|bytes| bytes < FRAME_MIN) {
+            return Err(misconfigured(format!(
+                "`frame_max` is below {FRAME_MIN} bytes, the least that AMQP allows"
+            )));
+        }
         if self.confirm_timeout.is_zero() || self.connect_timeout.is_zero() {
             return Err(misconfigured(
                 "`transport.confirm_timeout` and `transport.connect_timeout` are longer than nothing"
@@ -182,7 +191,7 @@ impl RabbitMqConfig {
             ));
         }
         #[cfg(not(feature = "tls"))]
-        if self.uri.scheme == lapin::uri::AMQPScheme::AMQPS {
+        if self.is_encrypted() {
             return Err(misconfigured("`amqps:` needs the feature `tls` of pillarbox-rabbitmq".to_owned()));
         }
         Ok(())
@@ -277,6 +286,8 @@ mod tests {
             ("http://ann:s3cret@broker/", "malformed"),
             ("amqp://ann:s3cret@broker/?transport.exchagne=x", "transport.exchange"),
             ("amqp://ann:s3cret@broker/?exchange=x", "`exchange` is unknown"),
+            ("amqp://ann:s3cret@broker/?connection_timeout=5", "transport.connect_timeout"),
+            ("amqp://ann:s3cret@broker/?frame_max=4095", "`frame_max`"),
             ("amqp://ann:s3cret@broker/?transport.declare=maybe", "transport.declare"),
             ("amqp://ann:s3cret@broker/?transport.declare=topic", "transport.exchange"),
             ("amqp://ann:s3cret@broker/?transport.confirm_timeout=soon", "transport.confirm_timeout"),

@@ -47,7 +47,7 @@ struct Landing {
 
 struct Failure {
     error: lapin::Error,
-    /// Whether all of the message was written: what was not written the broker does not have.
+    /// Whether all of the message may have been written: what was not written the broker does not have.
     written: bool,
 }
 
@@ -126,7 +126,8 @@ async fn send(
     channel.written(size);
     let fate = match sent {
         Ok(confirmation) => confirmation.await.map_err(|error| Failure { error, written: true }),
-        Err(error) => Err(Failure { error, written: false }),
+        // What is handed to TLS may be sent although the write fails.
+        Err(error) => Err(Failure { error, written: config.is_encrypted() }),
     };
     Landing { index, fate }
 }

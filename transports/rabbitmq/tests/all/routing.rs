@@ -51,7 +51,8 @@ async fn an_exchange_that_comes_late() {
 async fn returns_are_told_of_their_messages() {
     let place = Place::shared().await;
     let transport = place.transport("").await;
-    let patterns: [(&str, fn(usize) -> bool); 7] = [
+    type Pattern = (&'static str, fn(usize) -> bool);
+    let patterns: [Pattern; 7] = [
         ("all", |_| true),
         ("every second", |index| index % 2 == 0),
         ("all but the last", |index| index < 999),
