@@ -1,0 +1,198 @@
+use super::model::{RunModel, Standing};
+use super::{Checker, Rule};
+use crate::history::{ClaimSeen, EntrySeen};
+use pillarbox_core::{HeadPolicy, Run, Token};
+
+impl Checker<'_> {
+    pub(super) fn on_claimed(&mut self, by: u16, seen: &ClaimSeen) {
+        self.model.last_claim = self.model.last_claim.max(seen.now);
+        let record = u32::try_from(self.record).unwrap_or(u32::MAX);
+        let live: Vec<Token> = self
+            .model
+            .runs_of(&seen.claim.nonce)
+            .iter()
+            .filter(|run| self.model.is_current(**run) && self.model.is_live(**run, seen.now, record))
+            .map(|run| self.model.runs[*run as usize].token)
+            .collect();
+        if !live.is_empty() {
+            self.checked.situations.claim_repeated += 1;
+            let answered: Vec<Token> = seen.runs.iter().map(|run| run.token).collect();
+            if answered != live {
+                self.violate(Rule::Repetition, None, || {
+                    format!("it had answered {live:?}, still live, and answers {answered:?} now")
+                });
+            }
+        }
+        if seen.entries.len() > seen.claim.limit as usize || (seen.claim.solo && seen.entries.len() > 1) {
+            self.violate(Rule::Limit, None, || {
+                let asked = if seen.claim.solo { 1 } else { seen.claim.limit };
+                format!("{asked} were asked for, and {} came", seen.entries.len())
+            });
+        }
+        self.take_buried(seen);
+        for run in &seen.runs {
+            // A run that is answered again is known.
+            if self.model.run_of(&run.token).is_none() {
+                self.take_run(by, seen, run);
+            }
+        }
+    }
+
+    /// Which messages a claim buried is known only if it can be just these.
+    fn take_buried(&mut self, seen: &ClaimSeen) {
+        if seen.buried == 0 {
+            return;
+        }
+        self.checked.situations.struck_out += u64::from(seen.buried);
+        let all = 0..u32::try_from(self.model.messages.len()).unwrap_or(u32::MAX);
+        let candidates: Vec<u32> =
+            all.filter(|number| self.model.is_struck_out(*number, Some(seen.now))).collect();
+        let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
+        if count == seen.buried {
+            candidates.into_iter().for_each(|number| self.model.bury(number));
+        } else if count < seen.buried && !self.model.is_loose && !self.has_copies() {
+            self.violate(Rule::Burial, None, || {
+                format!("a claim buried {}, and {count} had reached the limit of strikes", seen.buried)
+            });
+        }
+    }
+
+    fn has_copies(&self) -> bool {
+        self.model.messages.iter().any(|message| message.copies > 1)
+    }
+
+    fn take_run(&mut self, by: u16, seen: &ClaimSeen, run: &Run) {
+        let entries = &seen.entries[run.start as usize..][..run.len as usize];
+        let asked = run.claimed_at.after(seen.claim.lease);
+        if run.lease_until != asked || run.claimed_at != seen.now {
+            self.violate(Rule::Lease, None, || {
+                format!(
+                    "a lease of {:?} from {:?} on was asked for, and it ends at {:?}",
+                    seen.claim.lease, seen.now, run.lease_until
+                )
+            });
+        }
+        for (place, entry) in entries.iter().enumerate() {
+            let Some(number) = entry.message else { continue };
+            self.check_entry(seen, run, entry, number, &entries[..place]);
+            let message = &mut self.model.messages[number as usize];
+            message.fence = run.token.fence;
+            message.claims += 1;
+        }
+        let record = u32::try_from(self.record).unwrap_or(u32::MAX);
+        self.checked.situations.suspected += u64::from(seen.claim.solo);
+        let held = RunModel::new(run.token, by, record, run.lease_until, seen.claim.solo);
+        let held = self.model.add_run(held, entries.iter().filter_map(|entry| entry.message));
+        for number in entries.iter().filter_map(|entry| entry.message) {
+            self.model.messages[number as usize].holder = Some(held);
+        }
+    }
+
+    fn check_entry(
+        &mut self,
+        seen: &ClaimSeen,
+        run: &Run,
+        entry: &EntrySeen,
+        number: u32,
+        before: &[EntrySeen],
+    ) {
+        let now = seen.now;
+        let record = u32::try_from(self.record).unwrap_or(u32::MAX);
+        if !self.model.messages[number as usize].was_committed {
+            self.violate(Rule::Unexpected, Some(number), || {
+                "it was claimed before anybody had asked for its commit".to_owned()
+            });
+        }
+        if self.model.messages[number as usize].is_doubtful {
+            return;
+        }
+        match self.standing(number) {
+            Standing::Open => {}
+            Standing::Published => {
+                self.violate(Rule::Terminal, Some(number), || "it was published and settled".to_owned());
+            }
+            Standing::Dead => self.violate(Rule::Terminal, Some(number), || "it was dead".to_owned()),
+        }
+        if let Some(holder) = self.model.messages[number as usize].holder {
+            if self.model.is_live(holder, now, record) {
+                let (by, until) =
+                    (self.model.runs[holder as usize].by, self.model.runs[holder as usize].until);
+                self.violate(Rule::Overlap, Some(number), || {
+                    format!("relay {by} holds it until {until:?}, and it was handed out at {now:?}")
+                });
+            } else {
+                self.checked.situations.expired += 1;
+                self.model.strike(number, holder);
+            }
+        }
+        let message = &self.model.messages[number as usize];
+        let (fence, due_at, limit) = (message.fence, message.due_at, message.run_limit);
+        let (attempts, strikes) = (message.attempts, message.strikes);
+        if run.token.fence <= fence {
+            self.violate(Rule::Fence, Some(number), || {
+                format!("its fence was {fence}, and is {} now", run.token.fence)
+            });
+        }
+        if due_at > now {
+            self.violate(Rule::Early, Some(number), || format!("due at {due_at:?}, claimed at {now:?}"));
+        }
+        if entry.attempts != attempts {
+            self.violate(Rule::Attempts, Some(number), || {
+                format!("{attempts} sends were charged, and the store counts {}", entry.attempts)
+            });
+        }
+        if entry.strikes != strikes {
+            self.violate(Rule::Strikes, Some(number), || {
+                format!("{strikes} strikes were due, and the store counts {}", entry.strikes)
+            });
+        }
+        if (limit <= 1) != seen.claim.solo || run.len > limit {
+            self.violate(Rule::Suspect, Some(number), || {
+                let kind = if seen.claim.solo { "a solo" } else { "an ordinary" };
+                format!("it may be in a run of {limit}, and went to {kind} claim in a run of {}", run.len)
+            });
+        }
+        self.check_key(seen, number, before);
+    }
+
+    /// One claimant per key, and nothing before its turn.
+    fn check_key(&mut self, seen: &ClaimSeen, number: u32, before: &[EntrySeen]) {
+        let record = u32::try_from(self.record).unwrap_or(u32::MAX);
+        let mut wrong = None;
+        for other in self.model.others_of_key(number) {
+            let message = &self.model.messages[other as usize];
+            if message.is_doubtful {
+                continue;
+            }
+            let held_elsewhere = message.holder.filter(|run| {
+                let is_other = self.model.runs[*run as usize].token.nonce != seen.claim.nonce;
+                is_other && self.model.is_live(*run, seen.now, record)
+            });
+            if let Some(run) = held_elsewhere {
+                let by = self.model.runs[run as usize].by;
+                wrong = Some(format!("m{other} of its key is held by a claim of relay {by}"));
+                break;
+            }
+            if !self.model.precedes(other, number) {
+                continue;
+            }
+            let is_over = match message.standing {
+                Standing::Published => true,
+                Standing::Dead => {
+                    self.model.terms.head_policy == HeadPolicy::Continue || message.is_discarded
+                }
+                Standing::Open => {
+                    self.model.is_struck_out(other, Some(seen.now))
+                        || before.iter().any(|entry| entry.message == Some(other))
+                }
+            };
+            if !is_over {
+                wrong = Some(format!("m{other} precedes it in its key and is not settled"));
+                break;
+            }
+        }
+        if let Some(words) = wrong {
+            self.violate(Rule::Order, Some(number), || words);
+        }
+    }
+}
