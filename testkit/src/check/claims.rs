@@ -106,12 +106,16 @@ impl Checker<'_> {
         if self.model.messages[number as usize].is_doubtful {
             return;
         }
-        match self.standing(number) {
-            Standing::Open => {}
-            Standing::Published => {
-                self.violate(Rule::Terminal, Some(number), || "it was published and settled".to_owned());
-            }
-            Standing::Dead => self.violate(Rule::Terminal, Some(number), || "it was dead".to_owned()),
+        let is_over = match self.standing(number) {
+            Standing::Open => None,
+            Standing::Published => Some("it was published and settled"),
+            Standing::Dead => Some("it was dead"),
+        };
+        if let Some(words) = is_over {
+            self.violate(Rule::Terminal, Some(number), || words.to_owned());
+            // Nothing else is known of one that rose again.
+            self.model.messages[number as usize].is_doubtful = true;
+            return;
         }
         if let Some(holder) = self.model.messages[number as usize].holder {
             if self.model.is_live(holder, now, record) {
@@ -144,6 +148,11 @@ impl Checker<'_> {
         if entry.strikes != strikes {
             self.violate(Rule::Strikes, Some(number), || {
                 format!("{strikes} strikes were due, and the store counts {}", entry.strikes)
+            });
+        }
+        if strikes >= self.model.terms.max_strikes {
+            self.violate(Rule::Strikes, Some(number), || {
+                format!("{strikes} strikes were due, and it was handed out instead of buried")
             });
         }
         if (limit <= 1) != seen.claim.solo || run.len > limit {

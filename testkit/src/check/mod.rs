@@ -82,7 +82,7 @@ impl Checker<'_> {
                 self.has_spun = true;
                 self.violate(Rule::Spinning, None, || "thousands of polls at one instant".to_owned());
             }
-            Event::Redriven { message } => self.model.redrive(*message),
+            Event::Redriven { message } => self.on_redriven(*message),
             Event::Discarded { message } => self.model.messages[*message as usize].is_discarded = true,
             Event::Crashed => {
                 self.checked.situations.crashed_holding += u64::from(self.model.holds_anything(by));
@@ -103,6 +103,15 @@ impl Checker<'_> {
             }
             _ => {}
         }
+    }
+
+    fn on_redriven(&mut self, number: u32) {
+        if !self.model.may_be_dead(number) {
+            self.violate(Rule::Burial, Some(number), || {
+                "it was found dead, and neither a verdict nor its strikes had buried it".to_owned()
+            });
+        }
+        self.model.redrive(number);
     }
 
     fn on_delivered(&mut self, number: Option<u32>, intact: bool) {

@@ -180,11 +180,7 @@ impl Model {
 
     pub(super) fn redrive(&mut self, number: u32) {
         let policy = self.terms.head_policy;
-        let may_be_dead = self.may_be_dead(number);
         let message = &mut self.messages[number as usize];
-        if !may_be_dead {
-            return;
-        }
         message.standing = Standing::Open;
         message.holder = None;
         (message.attempts, message.strikes, message.run_limit) = (0, 0, Record::UNLIMITED);

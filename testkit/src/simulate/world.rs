@@ -68,6 +68,8 @@ enum Act {
 
 /// Polls at one instant after which time counts as standing still.
 const POLLS_AT_ONCE: u32 = 5_000;
+/// Polls after which a run is given up: a hundred times what one takes.
+const POLLS: u32 = 400_000;
 
 const SITE_SCHEDULE: u16 = 30;
 const SITE_COUNT: u16 = 31;
@@ -126,7 +128,7 @@ impl<'a, U: Subject> World<'a, U> {
 
     pub(super) fn run(mut self) -> History {
         self.plan();
-        let (mut instant, mut polls) = (0, 0);
+        let (mut instant, mut polls, mut all_polls) = (0, 0, 0);
         loop {
             while let Some(owner) = self.kernel.take_killed() {
                 self.crash(owner);
@@ -147,7 +149,8 @@ impl<'a, U: Subject> World<'a, U> {
                     (instant, polls) = (self.kernel.now(), 0);
                 }
                 polls += 1;
-                if polls > POLLS_AT_ONCE {
+                all_polls += 1;
+                if polls > POLLS_AT_ONCE || all_polls > POLLS {
                     self.recorder.note(Event::Spun);
                     break;
                 }

@@ -7,4 +7,5 @@
 
 #[cfg(feature = "servers")]
 mod servers;
+mod simulate;
 mod storage;
