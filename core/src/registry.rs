@@ -55,6 +55,8 @@ pub struct Registry {
 struct AbsentScheme {
     scheme: &'static str,
     feature: &'static str,
+    /// Only of this side, where stores and transports share a scheme.
+    side: Option<&'static str>,
 }
 
 impl Registry {
@@ -80,7 +82,14 @@ impl Registry {
     /// Makes the error about an unknown `scheme` name the `feature` that would bring it.
     #[must_use]
     pub fn with_absent(mut self, scheme: &'static str, feature: &'static str) -> Self {
-        self.absent.push(AbsentScheme { scheme, feature });
+        self.absent.push(AbsentScheme { scheme, feature, side: None });
+        self
+    }
+
+    /// As [`with_absent`](Self::with_absent), for transports alone: where a store and a transport share a scheme.
+    #[must_use]
+    pub fn with_absent_transport(mut self, scheme: &'static str, feature: &'static str) -> Self {
+        self.absent.insert(0, AbsentScheme { scheme, feature, side: Some("transport") });
         self
     }
 
@@ -141,7 +150,10 @@ impl Registry {
         } else {
             format!("there are {}", known.join(", "))
         };
-        let absent = self.absent.iter().find(|absent| absent.scheme == scheme);
+        let absent = self
+            .absent
+            .iter()
+            .find(|absent| absent.scheme == scheme && absent.side.is_none_or(|only| only == side));
         let reason = match absent {
             Some(AbsentScheme { feature, .. }) => {
                 format!("comes with the feature `{feature}`, which is not enabled")
@@ -221,6 +233,10 @@ mod tests {
         let absent = refusal(&registry, "postgres://user:secret@host");
         assert!(absent.contains("feature `postgres`"), "{absent}");
         assert!(!(unknown + &absent).contains("secret"));
+        let registry = registry.with_absent_transport("postgres", "postgres-notify");
+        let absent = block_on(registry.transport("postgres://host")).unwrap_err().to_string();
+        assert!(absent.contains("feature `postgres-notify`"), "{absent}");
+        assert!(refusal(&registry, "postgres://host").contains("feature `postgres`"));
         let transport = block_on(registry.transport("amqp://user:secret@host")).unwrap_err().to_string();
         assert!(transport.contains("no scheme is enabled") && !transport.contains("secret"), "{transport}");
     }
