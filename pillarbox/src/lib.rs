@@ -33,6 +33,7 @@
 //! | `memory` (default) | `memory`: the in-memory storage, and transports within the process |
 //! | `redis` | `redis`: the storage in Redis |
 //! | `rabbitmq` | `rabbitmq`: the transport to RabbitMQ |
+//! | `redis-streams` | `redis_streams`: the transport to Redis Streams |
 //! | `tls` | TLS for them, with the system's root certificates |
 //! | `tokio` (default) | `TokioTimer` |
 //! | `futures-timer` | `FuturesTimer`, for smol, async-std and one's own runtime |
@@ -75,6 +76,10 @@ pub use pillarbox_redis as redis;
 /// The transport to RabbitMQ.
 #[cfg(feature = "rabbitmq")]
 pub use pillarbox_rabbitmq as rabbitmq;
+
+/// The transport to Redis Streams.
+#[cfg(feature = "redis-streams")]
+pub use pillarbox_redis_streams as redis_streams;
 
 /// The README's examples are tests.
 #[cfg(all(doctest, feature = "memory", feature = "redis", feature = "rabbitmq"))]

@@ -21,6 +21,8 @@ pub fn registry() -> Registry {
     let registry = registry.with_storage(pillarbox_redis::DRIVER);
     #[cfg(feature = "rabbitmq")]
     let registry = registry.with_transport(pillarbox_rabbitmq::DRIVER);
+    #[cfg(feature = "redis-streams")]
+    let registry = registry.with_transport(pillarbox_redis_streams::DRIVER);
     registry
         .with_absent("memory", "memory")
         .with_absent("stdout", "memory")
@@ -28,4 +30,6 @@ pub fn registry() -> Registry {
         .with_absent("rediss", "redis")
         .with_absent("amqp", "rabbitmq")
         .with_absent("amqps", "rabbitmq")
+        .with_absent_transport("redis", "redis-streams")
+        .with_absent_transport("rediss", "redis-streams")
 }
