@@ -1,0 +1,448 @@
+//! Claims: one transaction that locks lanes, reads their messages and starts their leases.
+
+use crate::SqlStorage;
+use crate::dialect::Dialect;
+use crate::keys::{self, Held};
+use crate::lane::{self, Lane};
+use crate::layout::{in_list, state};
+use crate::record::Row;
+use crate::session::{Failure, Session, arguments, time};
+use crate::storage::MAX_RUN;
+use pillarbox_core::{Claim, Claimed, Entry, HeadPolicy, Timestamp};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A claim answers about so many bytes at most, however large its messages are.
+const CLAIM_BYTES: usize = 8 * 1024 * 1024;
+/// How many scheduled messages one claim lets join at most.
+const PROMOTED: i64 = 500;
+/// How many messages of held keys one claim takes out of a lane's line at most.
+const DIVERTED: i64 = 1_000;
+/// When to ask again where every lane with work is locked by claims of others at this moment.
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// A message may not pass one of its key that is a suspect, or dead and holds the key, or that came back.
+const NOT_BEHIND_A_STOP: &str = "(m.ordering_key IS NULL OR NOT EXISTS (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key AND h.state IN (5, 6) AND h.seq < m.seq))";
+const NOT_BEHIND_ANY: &str = "(m.ordering_key IS NULL OR NOT EXISTS (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key AND h.state IN (2, 5, 6) AND h.seq < m.seq))";
+const KEY_IS_FREE: &str = "(m.ordering_key IS NULL OR (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key LIMIT 1) IS NULL)";
+
+pub(crate) async fn claim<D: Dialect>(storage: &SqlStorage<D>, claim: &Claim) -> Result<Claimed, Failure> {
+    if let Some(read) = D::BEGIN_READ {
+        let session = Session::begin_with(&storage.0.pool, &storage.0.tables, read).await?;
+        let mut claiming = Claiming::begin(storage, session, claim).await?;
+        if !claiming.has_work().await? {
+            return claiming.end().await;
+        }
+        claiming.session.roll_back().await;
+    }
+    let mut claiming = Claiming::begin(storage, storage.begin().await?, claim).await?;
+    if !claiming.repeat().await? && claim.limit > 0 {
+        claiming.promote().await?;
+        if claim.solo {
+            claiming.solo().await?;
+        } else {
+            claiming.ordinary().await?;
+        }
+    }
+    claiming.end().await
+}
+
+struct Claiming<'a, D: Dialect> {
+    storage: &'a SqlStorage<D>,
+    session: Session<'a, D>,
+    claim: &'a Claim,
+    answer: Claimed,
+    room: usize,
+    bytes: usize,
+    /// Whether more was there than this claim may take.
+    is_cut_short: bool,
+    changed: bool,
+    /// The lanes that were looked at.
+    seen: Vec<i64>,
+}
+
+impl<'a, D: Dialect> Claiming<'a, D> {
+    async fn begin(
+        storage: &'a SqlStorage<D>,
+        mut session: Session<'a, D>,
+        claim: &'a Claim,
+    ) -> Result<Self, Failure> {
+        let high = claim.nonce.as_bytes().first_chunk().map_or(0, |high| i64::from_be_bytes(*high));
+        let rows = session.rows(D::CLAIM_START, arguments![storage.now_offset(), high]).await?;
+        let now = time::<D>(&rows)?;
+        Ok(Self {
+            storage,
+            session,
+            claim,
+            answer: Claimed { now, ..Claimed::default() },
+            room: claim.limit.min(MAX_RUN) as usize,
+            bytes: 0,
+            is_cut_short: false,
+            changed: false,
+            seen: Vec::new(),
+        })
+    }
+
+    /// Whether it is worth to wait for the database's only writer: not while nothing is due.
+    async fn has_work(&mut self) -> Result<bool, Failure> {
+        let sql = "SELECT CASE WHEN EXISTS (SELECT 1 FROM {lane} WHERE nonce = ? AND lease_until > ?) OR (? > 0 AND (\
+            EXISTS (SELECT 1 FROM {message} WHERE scheduled_at <= ?) \
+            OR EXISTS (SELECT 1 FROM {lane} WHERE nonce IS NOT NULL AND lease_until <= ?) \
+            OR EXISTS (SELECT 1 FROM {lane} l WHERE nonce IS NULL AND not_before <= ? AND ( \
+                EXISTS (SELECT 1 FROM {message} m WHERE m.line = l.lane) \
+                OR EXISTS (SELECT 1 FROM {message} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at <= ?) \
+                OR EXISTS (SELECT 1 FROM {message} m WHERE m.back = l.lane AND m.state = 6 AND m.due_at <= ?))))) THEN 1 ELSE 0 END";
+        let now = self.now();
+        let nonce = &self.claim.nonce.as_bytes()[..];
+        let rows = self
+            .session
+            .rows(sql, arguments![nonce, now, i64::from(self.claim.limit), now, now, now, now, now])
+            .await?;
+        Ok(rows.first().map(|row| D::int(row, 0)).transpose()?.flatten() == Some(1))
+    }
+
+    async fn end(mut self) -> Result<Claimed, Failure> {
+        self.look_ahead().await?;
+        if self.changed {
+            self.session.commit().await?;
+        } else {
+            self.session.roll_back().await;
+        }
+        Ok(self.answer)
+    }
+
+    fn now(&self) -> i64 {
+        self.answer.now.as_micros()
+    }
+
+    /// The same runs again, for a claimant that did not get the answer.
+    async fn repeat(&mut self) -> Result<bool, Failure> {
+        let sql = format!(
+            "SELECT {} FROM {{lane}} WHERE nonce = ? AND lease_until > ? ORDER BY lane",
+            lane::COLUMNS
+        );
+        let rows = self.session.rows(&sql, arguments![&self.claim.nonce.as_bytes()[..], self.now()]).await?;
+        for lane in Lane::read_all::<D>(&rows)? {
+            let condition = format!("WHERE seq IN ({})", in_list(&lane.run));
+            let rows = self.session.messages(true, &condition, Vec::new(), false).await?;
+            let mut found: HashMap<i64, Row> = rows.into_iter().map(|row| (row.seq, row)).collect();
+            let messages = lane.run.iter().filter_map(|seq| found.remove(seq)).collect();
+            self.hand_out(&lane, messages);
+        }
+        Ok(!self.answer.runs.is_empty())
+    }
+
+    /// Lets scheduled messages that are due join their lines, behind everything that is there.
+    async fn promote(&mut self) -> Result<(), Failure> {
+        let sql = format!(
+            "SELECT seq FROM {{message}} WHERE scheduled_at <= ? ORDER BY scheduled_at, seq LIMIT ?{}",
+            D::SKIP_LOCKED
+        );
+        let rows = self.session.rows(&sql, arguments![self.now(), PROMOTED]).await?;
+        let due = rows.iter().map(|row| Ok(D::int(row, 0)?.unwrap_or_default()));
+        let due: Vec<i64> = due.collect::<Result<_, sqlx::Error>>()?;
+        if !due.is_empty() {
+            keys::enqueue_again(&mut self.session, &due, "deliver_at", "scheduled_at, seq").await?;
+            self.changed = true;
+        }
+        Ok(())
+    }
+
+    async fn ordinary(&mut self) -> Result<(), Failure> {
+        while self.room > 0 && self.bytes < CLAIM_BYTES {
+            let lanes = self.lock_lanes().await?;
+            if lanes.is_empty() {
+                return Ok(());
+            }
+            for mut lane in lanes {
+                self.seen.push(lane.lane);
+                if self.room == 0 || self.bytes >= CLAIM_BYTES {
+                    self.is_cut_short = true;
+                    return Ok(());
+                }
+                let is_expired = lane.nonce.is_some();
+                if is_expired {
+                    self.strike(&mut lane).await?;
+                }
+                let messages = self.next_run(&lane).await?;
+                if !messages.is_empty() {
+                    self.take(&mut lane, messages).await?;
+                } else if is_expired {
+                    lane.store(&mut self.session).await?;
+                }
+            }
+        }
+        self.is_cut_short = true;
+        Ok(())
+    }
+
+    /// Locks lanes that are free or whose lease ran out, and that seem to have work: those first that have waited for longest.
+    async fn lock_lanes(&mut self) -> Result<Vec<Lane>, Failure> {
+        let not_seen = match self.seen.is_empty() {
+            true => String::new(),
+            false => format!("AND lane NOT IN ({}) ", in_list(&self.seen)),
+        };
+        let sql = format!(
+            "SELECT {} FROM {{lane}} l WHERE (nonce IS NULL OR lease_until <= ?) AND not_before <= ? {not_seen}\
+             AND (nonce IS NOT NULL OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.line = l.lane) \
+             OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at <= ?)) \
+             ORDER BY claimed_at, lane LIMIT {}{}",
+            lane::COLUMNS,
+            D::LANES_AT_ONCE,
+            D::SKIP_LOCKED
+        );
+        let now = self.now();
+        let arguments = arguments![now, now, now];
+        let rows = match self.seen.is_empty() {
+            true => self.session.rows(&sql, arguments).await?,
+            false => self.session.rows_once(&sql, arguments).await?,
+        };
+        Ok(Lane::read_all::<D>(&rows)?)
+    }
+
+    /// A claim of this lane ended without an outcome: its messages may be part of runs half as long, and the last of all is buried.
+    async fn strike(&mut self, lane: &mut Lane) -> Result<(), Failure> {
+        let now = self.now();
+        let condition = format!("WHERE seq IN ({})", in_list(&lane.run));
+        let rows = match lane.run.is_empty() {
+            true => Vec::new(),
+            false => self.session.messages(false, &condition, Vec::new(), false).await?,
+        };
+        let is_charged = lane.solo && lane.renewed;
+        let settings = &self.storage.0.settings;
+        let mut marked = Vec::new();
+        for row in &rows {
+            let strikes = row.strikes + u32::from(is_charged);
+            if is_charged && strikes >= settings.max_strikes {
+                let holds = settings.head_policy == HeadPolicy::Block && row.readable_key().is_some();
+                let reason = format!(
+                    "its relay died {strikes} times while it held this message alone (`max_strikes`)"
+                );
+                let arguments = arguments![
+                    if holds { state::DEAD_AND_HOLDS } else { state::DEAD },
+                    i64::from(strikes),
+                    now,
+                    reason.as_str(),
+                    row.seq
+                ];
+                self.session
+                    .execute("UPDATE {message} SET state = ?, strikes = ?, due_at = NULL, run_limit = NULL, ended_at = ?, reason = ? WHERE seq = ?", arguments)
+                    .await?;
+                self.answer.buried += 1;
+            } else {
+                marked.push(row);
+            }
+        }
+        if !marked.is_empty() {
+            let limit = i64::try_from(lane.run.len() / 2).unwrap_or(1).max(1);
+            let seqs: Vec<i64> = marked.iter().map(|row| row.seq).collect();
+            let sql = format!(
+                "UPDATE {{message}} SET state = ?, strikes = strikes + ?, run_limit = ?, due_at = ? WHERE seq IN ({})",
+                in_list(&seqs)
+            );
+            let state = if limit == 1 { state::SUSPECT } else { state::CAME_BACK };
+            self.session.execute_once(&sql, arguments![state, i64::from(is_charged), limit, now]).await?;
+            let held =
+                marked.iter().filter_map(|row| Some((row.key.clone()?, Held { seq: row.seq, due_at: now })));
+            keys::hold_back(&mut self.session, held).await?;
+        }
+        lane.nonce = None;
+        lane.run.clear();
+        lane.not_before = 0;
+        self.changed = true;
+        Ok(())
+    }
+
+    /// What a claim gets from a lane: messages of one suspicion, in order.
+    async fn next_run(&mut self, lane: &Lane) -> Result<Vec<Row>, Failure> {
+        let weight = self.storage.0.weight.load(Ordering::Relaxed).max(1);
+        let room = self.room.min((CLAIM_BYTES - self.bytes).div_ceil(weight)).max(1);
+        self.is_cut_short |= room < self.room;
+        let limit = i64::try_from(room).unwrap_or(i64::MAX);
+        let condition = format!(
+            "WHERE m.back = ? AND m.state = 2 AND m.due_at <= ? AND {NOT_BEHIND_A_STOP} ORDER BY m.due_at, m.seq LIMIT ?"
+        );
+        let arguments = arguments![lane.lane, self.now(), limit];
+        let returned = self.session.messages(true, &condition, arguments, true).await?;
+        self.is_cut_short |= returned.len() == room;
+        let mark = returned.first().and_then(|row| row.run_limit);
+        let most = mark.map_or(room, |mark| room.min(mark as usize));
+        // Of a key only what stands first: one under another suspicion stops those behind it.
+        let mut stopped: HashSet<String> = HashSet::new();
+        let mut chosen: Vec<Row> = Vec::new();
+        for row in returned {
+            let is_stopped = row.key.as_ref().is_some_and(|key| stopped.contains(key));
+            if row.run_limit == mark && !is_stopped && chosen.len() < most {
+                chosen.push(row);
+            } else {
+                self.is_cut_short = true;
+                stopped.extend(row.key);
+            }
+        }
+        if mark.is_some() {
+            return Ok(chosen);
+        }
+        // Messages that come back get up to half of a claim while new ones wait, so that neither starve.
+        let odd = usize::from(lane.fence % 2 != 0);
+        let reserved = chosen.len().min((room + odd) / 2);
+        let wanted = i64::try_from(room - reserved).unwrap_or(i64::MAX);
+        let condition = format!("WHERE m.line = ? AND {KEY_IS_FREE} ORDER BY m.seq LIMIT ?");
+        let new = match wanted {
+            0 => Vec::new(),
+            _ => self.session.messages(true, &condition, arguments![lane.lane, wanted], true).await?,
+        };
+        let room_for_returned = room - new.len();
+        if chosen.len() > room_for_returned {
+            chosen.truncate(room_for_returned);
+            self.is_cut_short = true;
+        }
+        chosen.extend(new);
+        if chosen.len() < room {
+            self.divert(lane).await?;
+        }
+        Ok(chosen)
+    }
+
+    /// Takes messages of held keys out of the line, so that claims need not pass over them again and again.
+    async fn divert(&mut self, lane: &Lane) -> Result<(), Failure> {
+        let condition = "WHERE m.line = ? AND EXISTS (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key) ORDER BY m.seq LIMIT ?";
+        let rows = self.session.messages(false, condition, arguments![lane.lane, DIVERTED], true).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let dues =
+            keys::latest_dues(&mut self.session, rows.iter().filter_map(|row| row.key.clone())).await?;
+        let mut by_due: HashMap<i64, Vec<i64>> = HashMap::new();
+        for row in &rows {
+            let due = row.key.as_ref().and_then(|key| dues.get(key)).copied().unwrap_or_default();
+            by_due.entry(due).or_default().push(row.seq);
+        }
+        for (due, seqs) in by_due {
+            let sql =
+                format!("UPDATE {{message}} SET state = 2, due_at = ? WHERE seq IN ({})", in_list(&seqs));
+            self.session.execute_once(&sql, arguments![due]).await?;
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    /// One suspect, alone. First what lost holders left is charged, since suspects come of that.
+    async fn solo(&mut self) -> Result<(), Failure> {
+        let now = self.now();
+        let sql = format!(
+            "SELECT {} FROM {{lane}} WHERE nonce IS NOT NULL AND lease_until <= ? ORDER BY lane{}",
+            lane::COLUMNS,
+            D::SKIP_LOCKED
+        );
+        let rows = self.session.rows(&sql, arguments![now]).await?;
+        for mut lane in Lane::read_all::<D>(&rows)? {
+            self.strike(&mut lane).await?;
+            lane.store(&mut self.session).await?;
+        }
+        let is_first = format!("m.state = 6 AND m.due_at <= ? AND {NOT_BEHIND_ANY}");
+        let sql = format!(
+            "SELECT m.back, m.seq FROM {{message}} m JOIN {{lane}} l ON l.lane = m.back WHERE {is_first} \
+             AND l.nonce IS NULL AND l.not_before <= ? ORDER BY m.due_at, m.seq LIMIT 4"
+        );
+        let found = self.session.rows(&sql, arguments![now, now]).await?;
+        for row in found {
+            let (lane, seq) = (D::int(&row, 0)?.unwrap_or_default(), D::int(&row, 1)?.unwrap_or_default());
+            let sql = format!(
+                "SELECT {} FROM {{lane}} WHERE lane = ? AND nonce IS NULL AND not_before <= ?{}",
+                lane::COLUMNS,
+                D::SKIP_LOCKED
+            );
+            let locked = self.session.rows(&sql, arguments![lane, now]).await?;
+            let Some(mut lane) = Lane::read_all::<D>(&locked)?.pop() else { continue };
+            // Read again, now that nobody else can take it.
+            let condition = format!("WHERE m.seq = ? AND {is_first}");
+            let messages = self.session.messages(true, &condition, arguments![seq, now], true).await?;
+            if !messages.is_empty() {
+                return self.take(&mut lane, messages).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, lane: &mut Lane, messages: Vec<Row>) -> Result<(), Failure> {
+        lane.fence += 1;
+        lane.nonce = Some(self.claim.nonce);
+        lane.claimed_at = self.now();
+        lane.lease_until = self.answer.now.after(self.claim.lease).as_micros();
+        lane.solo = self.claim.solo;
+        lane.run = messages.iter().map(|row| row.seq).collect();
+        lane.store(&mut self.session).await?;
+        self.changed = true;
+        self.hand_out(lane, messages);
+        Ok(())
+    }
+
+    fn hand_out(&mut self, lane: &Lane, messages: Vec<Row>) {
+        let Some(mut run) = lane.as_run(self.answer.entries.len()) else { return };
+        run.len = u32::try_from(messages.len()).unwrap_or(u32::MAX);
+        if messages.is_empty() {
+            return;
+        }
+        let size: usize = messages.iter().map(Row::size).sum();
+        self.storage.0.weight.store(size / messages.len() + 256, Ordering::Relaxed);
+        self.bytes += size;
+        self.room = self.room.saturating_sub(messages.len());
+        let entries: Vec<Entry> = messages.into_iter().map(Row::into_entry).collect();
+        self.answer.entries.extend(entries);
+        self.answer.runs.push(run);
+    }
+
+    /// What the claimant should know of what it did not get.
+    async fn look_ahead(&mut self) -> Result<(), Failure> {
+        let now = self.now();
+        let sql = "SELECT l.lane, CASE WHEN l.nonce IS NULL THEN 0 ELSE 1 END, l.lease_until, l.not_before, \
+            (SELECT m.due_at FROM {message} m WHERE m.back = l.lane AND m.state = 2 ORDER BY m.due_at LIMIT 1), \
+            (SELECT m.due_at FROM {message} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at > ? ORDER BY m.due_at LIMIT 1), \
+            (SELECT m.due_at FROM {message} m WHERE m.back = l.lane AND m.state = 6 ORDER BY m.due_at LIMIT 1), \
+            (SELECT m.seq FROM {message} m WHERE m.line = l.lane ORDER BY m.seq LIMIT 1), \
+            (SELECT min(m.scheduled_at) FROM {message} m) FROM {lane} l";
+        let rows = self.session.rows(sql, arguments![now]).await?;
+        let mut next: Option<i64> = None;
+        let mut wait_for = |at: i64| next = Some(next.map_or(at, |next| next.min(at)));
+        for row in &rows {
+            let int = |column| D::int(row, column);
+            let lane = int(0)?.unwrap_or_default();
+            let (is_held, until) = (int(1)? == Some(1), int(2)?.unwrap_or_default());
+            let not_before = int(3)?.unwrap_or_default();
+            let (first, later, suspect, line) = (int(4)?, int(5)?, int(6)?, int(7)?);
+            if let Some(scheduled) = int(8)? {
+                wait_for(scheduled);
+            }
+            if is_held && until > now {
+                wait_for(until);
+                continue;
+            }
+            if let Some(suspect) = suspect {
+                let due = suspect.max(not_before);
+                if due <= now {
+                    self.answer.suspects += 1;
+                } else {
+                    wait_for(due);
+                }
+            }
+            if let Some(later) = later {
+                wait_for(later.max(not_before));
+            }
+            let has_work = line.is_some() || first.is_some_and(|first| first <= now);
+            if not_before > now && has_work {
+                wait_for(not_before);
+            } else if (has_work || is_held) && !self.seen.contains(&lane) && !self.claim.solo {
+                // Another claim has it locked at this moment, or this one had no room for it.
+                wait_for(self.answer.now.after(MOMENT).as_micros());
+            }
+        }
+        if self.is_cut_short {
+            wait_for(now);
+        }
+        if self.answer.entries.len() < self.claim.limit as usize {
+            self.answer.next_due = next.map(|at| Timestamp::from_micros(at.max(now)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,223 @@
+//! What differs between the databases: types of the client, and words of SQL. Everything else is one algorithm.
+
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use crate::SqlConfig;
+use crate::layout::Tables;
+use pillarbox_core::{BoxFuture, Error, Hints, Message};
+use sqlx::pool::PoolOptions;
+use sqlx::{Connection, Database};
+
+/// A value that a statement is given.
+#[derive(Clone, Debug)]
+pub enum Argument {
+    /// A whole number.
+    Int(i64),
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+impl From<i64> for Argument {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+
+impl From<&str> for Argument {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+
+impl From<&[u8]> for Argument {
+    fn from(value: &[u8]) -> Self {
+        Self::Bytes(value.to_vec())
+    }
+}
+
+/// What connects to a database.
+pub type Options<D> = <<D as Database>::Connection as Connection>::Options;
+
+/// Several statements as one text, whose effect alone matters.
+type Done<'c> = BoxFuture<'c, Result<(), sqlx::Error>>;
+
+/// A database that can hold an outbox. Implemented for the databases of the enabled features, and by nobody else.
+pub trait Dialect: Database {
+    /// What people call it.
+    const PRODUCT: &'static str;
+    /// The schemes of its URLs.
+    const SCHEMES: &'static [&'static str];
+    /// Whether arguments are numbered, `$1`, instead of `?`.
+    const NUMBERED: bool;
+    /// Begins a transaction in which each statement sees what others have committed before it.
+    const BEGIN: &'static str;
+    /// Begins a transaction that only reads, where that spares waiting for the only writer.
+    const BEGIN_READ: Option<&'static str>;
+    /// The database's own time in microseconds since 1970.
+    const NOW: &'static str;
+    /// A statement that answers the time and keeps a second claim of one nonce waiting until the first has ended. Arguments: the
+    /// clock's offset and the nonce as a number.
+    const CLAIM_START: &'static str;
+    /// Ends a `SELECT` that locks its rows, and leaves out those that others hold.
+    const SKIP_LOCKED: &'static str;
+    /// Ends a `SELECT` that locks its rows.
+    const FOR_UPDATE: &'static str;
+    /// The column `id`, as bytes.
+    const ID: &'static str;
+    /// The column `headers`, as text.
+    const HEADERS: &'static str;
+    /// An argument that is an id's bytes.
+    const ID_ARGUMENT: &'static str;
+    /// Stores a setting unless it is there: two arguments.
+    const KEEP_SETTING: &'static str;
+    /// How many lanes a claim locks at a time.
+    const LANES_AT_ONCE: usize;
+    /// The steps that make the schema, oldest first.
+    const MIGRATIONS: &'static [&'static str];
+    /// Whether a whole migration is one transaction.
+    const TRANSACTIONAL_MIGRATIONS: bool;
+    /// The options in URLs that the client knows. The client itself passes over unknown ones.
+    const CLIENT_OPTIONS: &'static [&'static str];
+    /// Whether [`hints`](Self::hints) gives some.
+    const HAS_HINTS: bool;
+    /// What the largest enqueued list may weigh in one statement.
+    const STATEMENT_BYTES: usize;
+
+    /// Reads the URL without our options.
+    fn options(url: &str) -> Result<Options<Self>, sqlx::Error>;
+    /// Host, port and database; never a credential.
+    fn place(options: &Options<Self>) -> String;
+    /// Refuses what cannot hold an outbox, and sets what it needs.
+    fn prepare(options: Options<Self>) -> Result<Options<Self>, Error>;
+    /// A pool whose connections are set up.
+    fn pool(options: PoolOptions<Self>) -> PoolOptions<Self>;
+    /// Says what is unsafe about the server.
+    fn check<'c>(connection: &'c mut Self::Connection, place: &'c str) -> BoxFuture<'c, Result<(), Error>>;
+    /// Runs a statement; answers how many rows it changed. One that will not come again is not worth preparing.
+    fn execute<'c>(
+        connection: &'c mut Self::Connection,
+        sql: String,
+        arguments: Vec<Argument>,
+        comes_again: bool,
+    ) -> BoxFuture<'c, Result<u64, sqlx::Error>>;
+    /// Runs a query.
+    fn query<'c>(
+        connection: &'c mut Self::Connection,
+        sql: String,
+        arguments: Vec<Argument>,
+        comes_again: bool,
+    ) -> BoxFuture<'c, Result<Vec<Self::Row>, sqlx::Error>>;
+    /// Runs several statements.
+    fn script(connection: &mut Self::Connection, sql: String) -> Done<'_>;
+    /// A number, or nothing.
+    fn int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error>;
+    /// Text, or nothing.
+    fn text(row: &Self::Row, column: usize) -> Result<Option<String>, sqlx::Error>;
+    /// Bytes, or nothing.
+    fn bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error>;
+    /// Adds messages, in their order; with a hint if asked. The list is not empty.
+    fn insert<'c>(
+        connection: &'c mut Self::Connection,
+        tables: &'c Tables,
+        messages: &'c [Message],
+        notify: bool,
+    ) -> Done<'c>;
+    /// Hints that something was committed.
+    fn hints(config: &SqlConfig<Self>) -> Box<dyn Hints>;
+    /// A code of the database's own that says more than its SQLSTATE.
+    fn number(error: &(dyn sqlx::error::DatabaseError + 'static)) -> Option<u16>;
+}
+
+/// The methods that are the same text for each client.
+macro_rules! client {
+    () => {
+        fn execute<'c>(
+            connection: &'c mut Self::Connection,
+            sql: String,
+            arguments: Vec<Argument>,
+            comes_again: bool,
+        ) -> BoxFuture<'c, Result<u64, sqlx::Error>> {
+            Box::pin(async move {
+                let mut query = sqlx::query::<Self>(AssertSqlSafe(sql)).persistent(comes_again);
+                for argument in arguments {
+                    query = match argument {
+                        Argument::Int(value) => query.bind(value),
+                        Argument::Text(value) => query.bind(value),
+                        Argument::Bytes(value) => query.bind(value),
+                    };
+                }
+                Ok(query.execute(connection).await?.rows_affected())
+            })
+        }
+
+        fn query<'c>(
+            connection: &'c mut Self::Connection,
+            sql: String,
+            arguments: Vec<Argument>,
+            comes_again: bool,
+        ) -> BoxFuture<'c, Result<Vec<Self::Row>, sqlx::Error>> {
+            Box::pin(async move {
+                let mut query = sqlx::query::<Self>(AssertSqlSafe(sql)).persistent(comes_again);
+                for argument in arguments {
+                    query = match argument {
+                        Argument::Int(value) => query.bind(value),
+                        Argument::Text(value) => query.bind(value),
+                        Argument::Bytes(value) => query.bind(value),
+                    };
+                }
+                query.fetch_all(connection).await
+            })
+        }
+
+        fn script(connection: &mut Self::Connection, sql: String) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+            Box::pin(async move {
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+                Ok(())
+            })
+        }
+
+        fn text(row: &Self::Row, column: usize) -> Result<Option<String>, sqlx::Error> {
+            row.try_get(column)
+        }
+
+        fn bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
+            row.try_get(column)
+        }
+    };
+}
+use client;
+
+/// Adds messages as rows of values, as many in one statement as `most` says.
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
+macro_rules! insert_rows {
+    ($connection:ident, $tables:ident, $messages:ident, $most:expr) => {{
+        let mut rest = $messages;
+        while !rest.is_empty() {
+            let count = crate::layout::fitting(rest, $most, Self::STATEMENT_BYTES);
+            let (now, later) = rest.split_at(count);
+            let mut builder = sqlx::QueryBuilder::<Self>::new($tables.fill(crate::layout::INSERT));
+            builder.push_values(now, |mut row, message| {
+                row.push_bind(message.id().to_bytes().to_vec())
+                    .push_bind(message.topic().to_string())
+                    .push_bind(message.key().map(ToString::to_string))
+                    .push_bind(crate::record::headers_as_json(message))
+                    .push_bind(message.payload().to_vec())
+                    .push_bind(message.content_type().map(ToString::to_string))
+                    .push_bind(message.created_at().as_micros())
+                    .push_bind(message.deliver_at().map(pillarbox_core::Timestamp::as_micros));
+            });
+            builder.build().execute(&mut *$connection).await?;
+            rest = later;
+        }
+        Ok(())
+    }};
+}
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
+use insert_rows;

@@ -1,0 +1,195 @@
+//! PostgreSQL.
+
+use super::{Argument, Dialect, Options, client};
+use crate::config::misconfigured;
+use crate::layout::{INSERT, Tables, fitting};
+use crate::record::headers_as_json;
+use crate::session::words;
+use crate::wakeup::Listener;
+use crate::{SqlConfig, error};
+use pillarbox_core::{BoxFuture, Error, Hints, Message, Timestamp};
+use sqlx::pool::PoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Postgres, Row as _};
+use std::str::FromStr as _;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+impl Dialect for Postgres {
+    const PRODUCT: &'static str = "PostgreSQL";
+    const SCHEMES: &'static [&'static str] = &["postgres", "postgresql"];
+    const NUMBERED: bool = true;
+    const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+    const BEGIN_READ: Option<&'static str> = None;
+    const NOW: &'static str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    const CLAIM_START: &'static str =
+        "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + ?, pg_advisory_xact_lock(?)";
+    const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
+    const FOR_UPDATE: &'static str = " FOR UPDATE";
+    const ID: &'static str = "uuid_send(id)";
+    const HEADERS: &'static str = "headers::text";
+    const ID_ARGUMENT: &'static str = "encode(?, 'hex')::uuid";
+    const KEEP_SETTING: &'static str =
+        "INSERT INTO {setting} (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING";
+    const LANES_AT_ONCE: usize = 4;
+    const MIGRATIONS: &'static [&'static str] = &[include_str!("../../migrations/postgres/0001_outbox.sql")];
+    const TRANSACTIONAL_MIGRATIONS: bool = true;
+    const CLIENT_OPTIONS: &'static [&'static str] = &[
+        "sslmode",
+        "ssl-mode",
+        "sslrootcert",
+        "ssl-root-cert",
+        "ssl-ca",
+        "sslcert",
+        "ssl-cert",
+        "sslkey",
+        "ssl-key",
+        "statement-cache-capacity",
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "options",
+    ];
+    const HAS_HINTS: bool = true;
+    const STATEMENT_BYTES: usize = 64 * 1024 * 1024;
+
+    fn options(url: &str) -> Result<Options<Self>, sqlx::Error> {
+        PgConnectOptions::from_str(url)
+    }
+
+    fn place(options: &Options<Self>) -> String {
+        let host = match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => options.get_host().to_owned(),
+        };
+        let database = options.get_database().unwrap_or(options.get_username());
+        format!("{host}:{}/{database}", options.get_port())
+    }
+
+    fn prepare(options: Options<Self>) -> Result<Options<Self>, Error> {
+        Ok(options)
+    }
+
+    fn pool(options: PoolOptions<Self>) -> PoolOptions<Self> {
+        options
+    }
+
+    fn check<'c>(connection: &'c mut Self::Connection, place: &'c str) -> BoxFuture<'c, Result<(), Error>> {
+        Box::pin(async move {
+            let map = |failure| error::map::<Self>(failure, "open", place);
+            let row = sqlx::query(
+                "SELECT current_setting('server_version_num')::bigint, current_setting('synchronous_commit'), \
+                 current_setting('fsync'), pg_is_in_recovery()",
+            )
+            .fetch_one(connection)
+            .await
+            .map_err(map)?;
+            let version: i64 = row.try_get(0).map_err(map)?;
+            let (commit, fsync): (String, String) =
+                (row.try_get(1).map_err(map)?, row.try_get(2).map_err(map)?);
+            let is_replica: bool = row.try_get(3).map_err(map)?;
+            if version < 120_000 {
+                return Err(misconfigured(format!(
+                    "PostgreSQL at {place} is version {}; 12 or later is needed",
+                    version / 10_000
+                )));
+            }
+            if is_replica {
+                return Err(misconfigured(format!(
+                    "PostgreSQL at {place} is a replica, which takes no writes; name the primary"
+                )));
+            }
+            if commit == "off" || fsync == "off" {
+                tracing::warn!(
+                    place,
+                    "PostgreSQL has `fsync` or `synchronous_commit` off: a crash of the server loses what it has acknowledged"
+                );
+            }
+            Ok(())
+        })
+    }
+
+    client!();
+
+    fn int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error> {
+        // Literals and `CASE` are of the smaller type.
+        row.try_get::<Option<i64>, _>(column)
+            .or_else(|_| row.try_get::<Option<i32>, _>(column).map(|value| value.map(i64::from)))
+    }
+
+    fn insert<'c>(
+        connection: &'c mut Self::Connection,
+        tables: &'c Tables,
+        messages: &'c [Message],
+        notify: bool,
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            let rows = "SELECT * FROM unnest(?::uuid[], ?::text[], ?::text[], ?::text[]::json[], ?::bytea[], ?::text[], ?::bigint[], ?::bigint[])";
+            let hint = match notify {
+                true => "SELECT pg_notify(?, '')",
+                false => "SELECT ?::text",
+            };
+            let sql = words::<Self>(tables, &format!("WITH added AS ({INSERT}{rows}) {hint}"));
+            let channel = tables.channel();
+            let mut rest = messages;
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(fitting(rest, 1_000, Self::STATEMENT_BYTES));
+                sqlx::query(AssertSqlSafe(sql.clone()))
+                    .bind(now.iter().map(|message| *message.id().as_uuid()).collect::<Vec<_>>())
+                    .bind(now.iter().map(|message| message.topic().to_string()).collect::<Vec<_>>())
+                    .bind(
+                        now.iter().map(|message| message.key().map(ToString::to_string)).collect::<Vec<_>>(),
+                    )
+                    .bind(now.iter().map(headers_as_json).collect::<Vec<_>>())
+                    .bind(now.iter().map(|message| message.payload().to_vec()).collect::<Vec<_>>())
+                    .bind(
+                        now.iter()
+                            .map(|message| message.content_type().map(ToString::to_string))
+                            .collect::<Vec<_>>(),
+                    )
+                    .bind(now.iter().map(|message| message.created_at().as_micros()).collect::<Vec<_>>())
+                    .bind(
+                        now.iter()
+                            .map(|message| message.deliver_at().map(Timestamp::as_micros))
+                            .collect::<Vec<_>>(),
+                    )
+                    .bind(&channel)
+                    .execute(&mut *connection)
+                    .await?;
+                rest = later;
+            }
+            Ok(())
+        })
+    }
+
+    fn hints(config: &SqlConfig<Self>) -> Box<dyn Hints> {
+        let config = config.clone();
+        Box::new(Listener::new(move |hint: Arc<Notify>| {
+            let config = config.clone();
+            async move {
+                // A connection of its own: one that waits for notifications is lost to everything else.
+                let pool = PgPoolOptions::new()
+                    .max_connections(1)
+                    .acquire_timeout(config.connect_timeout)
+                    .connect_lazy_with(config.options.clone());
+                let mut listener = PgListener::connect_with(&pool).await?;
+                listener.eager_reconnect(false);
+                listener.listen(&config.name).await?;
+                // What was committed until now was not heard of.
+                hint.notify_one();
+                while listener.try_recv().await?.is_some() {
+                    hint.notify_one();
+                }
+                Ok(())
+            }
+        }))
+    }
+
+    fn number(_: &(dyn sqlx::error::DatabaseError + 'static)) -> Option<u16> {
+        None
+    }
+}

@@ -1,0 +1,122 @@
+//! Rows to messages.
+
+use crate::dialect::Dialect;
+use bytes::Bytes;
+use pillarbox_core::{Content, Entry, Headers, Limits, Message, MessageId, Text, Timestamp, Undecodable};
+use std::collections::BTreeMap;
+
+/// The columns, with the payload or without.
+pub(crate) fn columns<D: Dialect>(with_payload: bool) -> String {
+    let (id, headers) = (D::ID, D::HEADERS);
+    let payload = if with_payload { "payload" } else { "NULL" };
+    format!(
+        "seq, ordering_key, attempts, strikes, run_limit, state, due_at, ended_at, reason, deliver_at, created_at, {id}, topic, {headers}, content_type, {payload}"
+    )
+}
+
+/// A message with what the outbox knows of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) seq: i64,
+    pub(crate) key: Option<String>,
+    pub(crate) attempts: u32,
+    pub(crate) strikes: u32,
+    pub(crate) run_limit: Option<u32>,
+    pub(crate) state: i64,
+    pub(crate) due_at: Option<i64>,
+    pub(crate) ended_at: Option<i64>,
+    pub(crate) reason: Option<String>,
+    pub(crate) deliver_at: Option<i64>,
+    pub(crate) content: Content,
+}
+
+impl Row {
+    pub(crate) fn read<D: Dialect>(row: &D::Row) -> Result<Self, sqlx::Error> {
+        let count = |column| -> Result<u32, sqlx::Error> {
+            Ok(D::int(row, column)?.map_or(0, |value| u32::try_from(value).unwrap_or(0)))
+        };
+        let key = D::text(row, 1).unwrap_or_default();
+        Ok(Self {
+            seq: D::int(row, 0)?.unwrap_or_default(),
+            content: content::<D>(row, key.as_deref()),
+            key,
+            attempts: count(2)?,
+            strikes: count(3)?,
+            run_limit: D::int(row, 4)?.map(|value| u32::try_from(value).unwrap_or(1).max(1)),
+            state: D::int(row, 5)?.unwrap_or_default(),
+            due_at: D::int(row, 6)?,
+            ended_at: D::int(row, 7)?,
+            reason: D::text(row, 8)?,
+            deliver_at: D::int(row, 9)?,
+        })
+    }
+
+    /// The ordering key, as a settlement sees it: what cannot be read as a message has none.
+    pub(crate) fn readable_key(&self) -> Option<&Text> {
+        match &self.content {
+            Content::Message(message) => message.key(),
+            Content::Undecodable(_) => None,
+        }
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        match &self.content {
+            Content::Message(message) => message.payload().len() + message.headers().size(),
+            Content::Undecodable(record) => record.bytes.len(),
+        }
+    }
+
+    pub(crate) fn into_entry(self) -> Entry {
+        Entry { content: self.content, attempts: self.attempts, strikes: self.strikes }
+    }
+}
+
+fn content<D: Dialect>(row: &D::Row, key: Option<&str>) -> Content {
+    let id = D::bytes(row, 11).ok().flatten().and_then(|bytes| bytes.try_into().ok());
+    let id = id.map(MessageId::from_bytes);
+    let payload = D::bytes(row, 15).ok().flatten().map(Bytes::from).unwrap_or_default();
+    match message::<D>(row, id, key, payload.clone()) {
+        Ok(message) => Content::Message(message),
+        Err(reason) => Content::Undecodable(Undecodable { id, bytes: payload, reason: reason.into() }),
+    }
+}
+
+fn message<D: Dialect>(
+    row: &D::Row,
+    id: Option<MessageId>,
+    key: Option<&str>,
+    payload: Bytes,
+) -> Result<Message, String> {
+    let unreadable = |column: &'static str| move |error: sqlx::Error| format!("`{column}`: {error}");
+    let id = id.ok_or("`id` has not 16 bytes")?;
+    let created_at = D::int(row, 10).map_err(unreadable("created_at"))?.unwrap_or_default();
+    let topic = D::text(row, 12).map_err(unreadable("topic"))?.ok_or("`topic` is null")?;
+    D::text(row, 1).map_err(unreadable("ordering_key"))?;
+    let mut message = Message::given(id, Timestamp::from_micros(created_at), topic).limits(Limits::highest());
+    if let Some(headers) = D::text(row, 13).map_err(unreadable("headers"))? {
+        let pairs: BTreeMap<String, String> = serde_json::from_str(&headers)
+            .map_err(|error| format!("`headers` is no JSON object of strings: {error}"))?;
+        message = message.headers(pairs.into_iter().collect::<Headers>());
+    }
+    if let Some(content_type) = D::text(row, 14).map_err(unreadable("content_type"))? {
+        message = message.content_type(content_type);
+    }
+    if let Some(key) = key {
+        message = message.key(key.to_owned());
+    }
+    if let Some(at) = D::int(row, 9).map_err(unreadable("deliver_at"))? {
+        message = message.deliver_at(Timestamp::from_micros(at));
+    }
+    message.payload(payload).map_err(|invalid| invalid.to_string())
+}
+
+/// The headers as they are stored; nothing if there are none.
+pub(crate) fn headers_as_json(message: &Message) -> Option<String> {
+    if message.headers().is_empty() {
+        return None;
+    }
+    let pairs: BTreeMap<&str, &str> =
+        message.headers().iter().map(|(name, value)| (&**name, &**value)).collect();
+    // A map of strings is always JSON.
+    serde_json::to_string(&pairs).ok()
+}

@@ -1,0 +1,190 @@
+use crate::dialect::Dialect;
+use crate::layout::Tables;
+use crate::session::{Failure, Session, words};
+use crate::settings::{self, Settings};
+use crate::{SqlConfig, claim, error, migrate, settle};
+use pillarbox_core::{
+    Admin, Claim, Claimed, Error, Order, Renewed, RepeatedIds, Settled, Settlement, Settlements, Storage,
+    StorageGuarantees, Token, Wakeup,
+};
+use sqlx::Pool;
+use sqlx::pool::PoolOptions;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+/// An outbox in a SQL database. Clones share one pool of connections.
+pub struct SqlStorage<D: Dialect>(pub(crate) Arc<Shared<D>>);
+
+pub(crate) struct Shared<D: Dialect> {
+    pub(crate) config: SqlConfig<D>,
+    pub(crate) settings: Settings,
+    pub(crate) tables: Tables,
+    pub(crate) pool: Pool<D>,
+    /// What a message has weighed lately, in bytes: it bounds how many are read at once.
+    pub(crate) weight: AtomicUsize,
+}
+
+/// The longest run, and the most messages of one claim: a longer one holds its lane up and gains nothing.
+pub(crate) const MAX_RUN: u32 = 1_000;
+/// How often a transaction that collided with others is run before the error is given back.
+const TRIES: u32 = 8;
+/// So many runs are settled in one transaction at most.
+const RUNS_PER_CALL: usize = 64;
+
+impl<D: Dialect> SqlStorage<D> {
+    /// Opens the outbox that a URL names: see [`SqlConfig::from_url`].
+    ///
+    /// # Errors
+    /// `Misconfigured` for a URL, an option or a database that cannot be used, naming it, and for a schema that is missing or of
+    /// another version; `Unavailable` if the server does not answer, naming its host and port.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves at most the settings of a new outbox stored.
+    pub async fn open(url: &str) -> Result<Self, Error> {
+        Self::connect(SqlConfig::from_url(url)?).await
+    }
+
+    /// Opens an outbox: connects, checks the database and its schema, and stores or compares the outbox's settings.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    ///
+    /// # Cancel safety
+    /// As [`open`](Self::open).
+    pub async fn connect(config: SqlConfig<D>) -> Result<Self, Error> {
+        config.check()?;
+        let tables = Tables::new(&config.name);
+        let map = |failure| error::map::<D>(failure, "open", &config.place).not_applied();
+        let pool = PoolOptions::new()
+            .max_connections(config.max_connections)
+            .acquire_timeout(config.connect_timeout);
+        let pool = D::pool(pool).connect_with(config.options.clone()).await.map_err(map)?;
+        let mut connection = pool.acquire().await.map_err(map)?;
+        D::check(&mut connection, &config.place).await?;
+        let mut stored = migrate::stored_settings::<D>(&mut connection, &tables).await.map_err(map)?;
+        settings::check_version(&config, &stored)?;
+        if settings::are_missing(&stored) {
+            for (name, value) in settings::wanted(&config) {
+                let sql = words::<D>(&tables, D::KEEP_SETTING);
+                let arguments = crate::session::arguments![name, value.as_str()];
+                D::execute(&mut connection, sql, arguments, true).await.map_err(map)?;
+            }
+            stored = migrate::stored_settings::<D>(&mut connection, &tables).await.map_err(map)?;
+        }
+        let settings = settings::agreed(&config, &stored)?;
+        drop(connection);
+        let weight = AtomicUsize::new(4 * 1024);
+        Ok(Self(Arc::new(Shared { config, settings, tables, pool, weight })))
+    }
+
+    /// The outbox's name.
+    pub fn name(&self) -> &str {
+        &self.0.config.name
+    }
+
+    /// The pool of connections that this handle uses; an application may use it too.
+    pub fn pool(&self) -> &Pool<D> {
+        &self.0.pool
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Session<'_, D>, Failure> {
+        Session::begin(&self.0.pool, &self.0.tables).await
+    }
+
+    pub(crate) fn now_offset(&self) -> i64 {
+        self.0.config.clock_offset()
+    }
+
+    /// Runs a whole transaction again while it collides with others.
+    pub(crate) async fn retried<T, F>(
+        &self,
+        operation: &'static str,
+        mut transaction: impl FnMut() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let mut tries = 1;
+        loop {
+            match transaction().await {
+                Err(failure) if tries < TRIES && failure.is_transient::<D>() => {
+                    tracing::debug!(
+                        place = self.0.config.place,
+                        operation,
+                        tries,
+                        "transactions collided; trying again"
+                    );
+                    tokio::time::sleep(Duration::from_millis(1 << tries)).await;
+                    tries += 1;
+                }
+                outcome => {
+                    return outcome
+                        .map_err(|failure| failure.into_error::<D>(operation, &self.0.config.place));
+                }
+            }
+        }
+    }
+}
+
+impl<D: Dialect> Storage for SqlStorage<D> {
+    fn guarantees(&self) -> StorageGuarantees {
+        StorageGuarantees {
+            order: Order::InsertOrdered,
+            repeated_ids: RepeatedIds::SecondCopy,
+            head_policy: self.0.settings.head_policy,
+            max_strikes: self.0.settings.max_strikes,
+            max_run: MAX_RUN,
+        }
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claimed, Error> {
+        self.retried("claim", || claim::claim(self, &claim)).await
+    }
+
+    async fn renew(&self, tokens: &[Token], lease: Duration) -> Result<Vec<Renewed>, Error> {
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.retried("renew", || settle::renew(self, tokens, lease)).await
+    }
+
+    async fn settle(&self, settlements: &Settlements) -> Result<Vec<Settled>, Error> {
+        let runs: Vec<(Token, Settlement<'_>)> = settlements.iter().collect();
+        if runs.len() > RUNS_PER_CALL {
+            self.retried("settle", || settle::check(self, &runs)).await?;
+        }
+        let mut answers = Vec::with_capacity(runs.len());
+        for runs in runs.chunks(RUNS_PER_CALL) {
+            answers.extend(self.retried("settle", || settle::settle(self, runs)).await?);
+        }
+        Ok(answers)
+    }
+
+    fn wakeup(&self) -> Option<&dyn Wakeup> {
+        (D::HAS_HINTS && self.0.config.notify).then_some(self)
+    }
+
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
+    }
+}
+
+impl<D: Dialect> Clone for SqlStorage<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<D: Dialect> fmt::Debug for SqlStorage<D> {
+    /// Shows the place and the settings, never a credential.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SqlStorage")
+            .field("place", &self.0.config.place)
+            .field("name", &self.0.config.name)
+            .field("settings", &self.0.settings)
+            .finish_non_exhaustive()
+    }
+}
