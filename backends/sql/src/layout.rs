@@ -106,12 +106,17 @@ pub(crate) fn encode_run(places: impl IntoIterator<Item = i64>) -> Vec<u8> {
         last = place;
         let mut rest = ((step << 1) ^ (step >> 63)).cast_unsigned();
         while rest >= 0x80 {
-            bytes.push((rest & 0x7f) as u8 | 0x80);
+            bytes.push(low(rest) | 0x80);
             rest >>= 7;
         }
-        bytes.push(rest as u8);
+        bytes.push(low(rest));
     }
     bytes
+}
+
+/// The seven lowest bits.
+fn low(value: u64) -> u8 {
+    value.to_le_bytes()[0] & 0x7f
 }
 
 /// The inverse of [`encode_run`]. What is cut short ends there.

@@ -33,7 +33,7 @@ impl<D: Dialect> SqlStorage<D> {
         let version = match stored {
             Ok(stored) => stored.get("schema_version").and_then(|version| version.parse().ok()).unwrap_or(0),
             // No such table: a new outbox.
-            Err(failure) if is_absent::<D>(&failure) => 0,
+            Err(failure) if is_absent(&failure) => 0,
             Err(failure) => return Err(map(failure)),
         };
         if version > VERSION {
@@ -80,7 +80,7 @@ pub(crate) async fn stored_settings<D: Dialect>(
     pairs.collect()
 }
 
-fn is_absent<D: Dialect>(failure: &sqlx::Error) -> bool {
+fn is_absent(failure: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = failure else { return false };
     let code = error.code();
     match code.as_deref().unwrap_or_default() {

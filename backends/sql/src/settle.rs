@@ -143,7 +143,7 @@ pub(crate) async fn settle<D: Dialect>(
         let mut not_before = 0;
         match part.settlement {
             Settlement::HandBack { after } if after > Duration::ZERO => {
-                not_before = now.after(after).as_micros()
+                not_before = now.after(after).as_micros();
             }
             Settlement::HandBack { .. } => {}
             Settlement::Verdicts(_) if part.messages.is_empty() => published.extend_from_slice(&lane.run),

@@ -49,6 +49,9 @@ pub type Options<D> = <<D as Database>::Connection as Connection>::Options;
 type Done<'c> = BoxFuture<'c, Result<(), sqlx::Error>>;
 
 /// A database that can hold an outbox. Implemented for the databases of the enabled features, and by nobody else.
+///
+/// An implementation detail that shows in signatures: use [`SqlStorage`](crate::SqlStorage) by the names for each database.
+#[doc(hidden)]
 pub trait Dialect: Database {
     /// What people call it.
     const PRODUCT: &'static str;

@@ -1,9 +1,39 @@
 //! What several tests need: databases, and outboxes of their own in them.
 
 use pillarbox_sql::SqlConfig;
+use pillarbox_testkit::servers::{MariaDbServer, PostgresServer};
 use pillarbox_testkit::storage::OutboxSettings;
-use sqlx::Sqlite;
+use sqlx::{MySql, Postgres, Sqlite};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
+
+/// The servers that the tests of this process share. A guardian kills them when the process ends.
+pub(crate) fn postgres_server() -> &'static PostgresServer {
+    static SERVER: OnceLock<PostgresServer> = OnceLock::new();
+    SERVER.get_or_init(|| PostgresServer::start().unwrap())
+}
+
+pub(crate) fn mariadb_server() -> &'static MariaDbServer {
+    static SERVER: OnceLock<MariaDbServer> = OnceLock::new();
+    SERVER.get_or_init(|| MariaDbServer::start().unwrap())
+}
+
+/// A name that no other test of this process has.
+pub(crate) fn fresh_name() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    format!("outbox{}", NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// An outbox of its own on the shared server.
+pub(crate) fn postgres(settings: &OutboxSettings) -> SqlConfig<Postgres> {
+    with(SqlConfig::from_url(&postgres_server().url()).unwrap().name(fresh_name()), settings)
+}
+
+/// An outbox of its own on the shared server.
+pub(crate) fn mariadb(settings: &OutboxSettings) -> SqlConfig<MySql> {
+    with(SqlConfig::from_url(&mariadb_server().url()).unwrap().name(fresh_name()), settings)
+}
 
 /// A folder with a file for one outbox, and the configuration for it.
 pub(crate) fn sqlite(settings: &OutboxSettings) -> (TempDir, SqlConfig<Sqlite>) {
