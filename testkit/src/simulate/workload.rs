@@ -78,7 +78,7 @@ static PAYLOAD: [u8; 64] = {
     let mut bytes = [0; 64];
     let mut place = 0;
     while place < 64 {
-        bytes[place] = (place as u8).wrapping_mul(37);
+        bytes[place] = place.to_le_bytes()[0].wrapping_mul(37);
         place += 1;
     }
     bytes[2] = 0xff;

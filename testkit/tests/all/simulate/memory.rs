@@ -56,7 +56,7 @@ pub(crate) fn look(storage: &MemoryStorage) -> Look {
     if stats.dead > 0 {
         let listing = Listing { state: ListState::Dead, filter: Filter::all(), cursor: None, limit: 1_000 };
         let page = storage.list(listing).now_or_never().expect("it answers at once").expect("it answers");
-        dead.extend(page.messages.iter().filter_map(|stored| stored.id()));
+        dead.extend(page.messages.iter().filter_map(pillarbox_core::Stored::id));
     }
     Look { remaining: stats.pending + stats.scheduled + stats.claimed, dead }
 }

@@ -4,8 +4,8 @@ use super::memory;
 use futures_util::FutureExt as _;
 use pillarbox_core::{
     Admin, BoxFuture, Claim, Claimed, Content, Destination, Error, Filter, Hints, Message, MessageId, Nonce,
-    Outcome, Outcomes, Renewed, Settled, Settlement, Settlements, Storage, StorageGuarantees, Text,
-    Token, Transport, TransportGuarantees, Verdict, Wakeup,
+    Outcome, Outcomes, Renewed, Settled, Settlement, Settlements, Storage, StorageGuarantees, Text, Token,
+    Transport, TransportGuarantees, Verdict, Wakeup,
 };
 use pillarbox_memory::{MemoryStorage, MemoryTransaction};
 use pillarbox_testkit::simulate::{Look, Setup, Subject};
@@ -408,7 +408,8 @@ impl Storage for Broken {
         let below: Vec<Token> = tokens.iter().map(|token| self.below(*token)).collect();
         let mut answers = self.inner.renew(&below, self.lease(lease)).await?;
         for answer in &mut answers {
-            if answer.outcome == Outcome::Applied && (!self.tells_true_leases() || self.is(Mutant::HalfLeases))
+            if answer.outcome == Outcome::Applied
+                && (!self.tells_true_leases() || self.is(Mutant::HalfLeases))
             {
                 answer.lease_until = Some(answer.at.after(lease));
             }
@@ -435,7 +436,9 @@ impl Storage for Broken {
                 Settlement::Verdicts(verdicts) => {
                     let ids = self.messages_of(below);
                     let verdicts = verdicts.iter().enumerate();
-                    let of = |place: usize| ids.get(place).copied().filter(|_| ids.len() == 1 || place < ids.len());
+                    let of = |place: usize| {
+                        ids.get(place).copied().filter(|_| ids.len() == 1 || place < ids.len())
+                    };
                     asked.verdicts(
                         below,
                         verdicts.map(|(place, verdict)| self.translated(verdict, of(place))),
