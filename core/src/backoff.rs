@@ -27,8 +27,8 @@ impl Backoff {
     /// The wait after `failures` failures, drawn by `random`, which is uniform over all values.
     pub fn delay(&self, failures: u32, random: u64) -> Duration {
         let (floor, ceiling) = (self.first / 2, self.ceiling(failures));
-        let width = ceiling.saturating_sub(floor).as_nanos();
-        let part = (width * u128::from(random)) >> 64;
+        let width = u64::try_from(ceiling.saturating_sub(floor).as_nanos()).unwrap_or(u64::MAX);
+        let part = (u128::from(width) * u128::from(random)) >> 64;
         floor + Duration::from_nanos(u64::try_from(part).unwrap_or(u64::MAX))
     }
 
@@ -71,6 +71,8 @@ mod tests {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         assert_eq!(backoff.delay(3, 0), Duration::from_millis(500));
         assert_eq!(backoff.delay(3, u64::MAX).as_millis(), 3_999);
-        assert_eq!(Backoff::new(Duration::MAX, Duration::MAX).delay(9, 0), Duration::MAX / 2);
+        let endless = Backoff::new(Duration::MAX, Duration::MAX);
+        assert_eq!(endless.delay(9, 0), Duration::MAX / 2);
+        assert!(endless.delay(9, u64::MAX) >= Duration::MAX / 2);
     }
 }
