@@ -4,7 +4,9 @@ use super::destinations::scaled;
 use super::held::EntryRef;
 use super::stopping::Phase;
 use super::{Command, Machine};
-use crate::{Claim, Claimed, Error, Message, Moment, Nonce, Observation, Text, Transport, Verdict};
+use crate::{
+    Claim, Claimed, Effect, Error, ErrorKind, Message, Moment, Nonce, Observation, Text, Transport, Verdict,
+};
 use std::time::Duration;
 
 /// The state of claiming.
@@ -130,8 +132,10 @@ impl Machine {
             }
             Err(error) => {
                 let open = &mut self.claiming.open[place];
-                if now >= open.sent.after(open.claim.lease) {
-                    // Whatever it took has run out by now; a new claim finds it.
+                let took_nothing =
+                    error.effect() == Effect::NotApplied || error.kind() == ErrorKind::Misconfigured;
+                if took_nothing || now >= open.sent.after(open.claim.lease) {
+                    // What it may have taken has run out by now; a new claim finds it.
                     let open = self.claiming.open.swap_remove(place);
                     self.solo_ended(&open.claim);
                 } else {

@@ -1,7 +1,7 @@
 //! The breaker of each destination.
 
 use super::held::EntryRef;
-use super::{Command, Machine};
+use super::{Command, Machine, requested_pause};
 use crate::{Destination, Error, ErrorKind, Moment, Observation, TransportGuarantees, Verdict};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -113,7 +113,7 @@ impl Machine {
             return;
         }
         state.failures = state.failures.saturating_add(1);
-        let pause = backoff.delay(state.failures, random).max(error.requested_pause().unwrap_or_default());
+        let pause = backoff.delay(state.failures, random).max(requested_pause(error));
         state.health = Health::Paused { since, until: now.after(pause) };
         self.observer.observe(&Observation::Paused { destination: id, pause, error: Some(error) });
         self.set_aside_ready(now, id);

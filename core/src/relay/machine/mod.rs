@@ -276,16 +276,18 @@ impl Machine {
     }
 
     fn store_failed(&mut self, now: Moment, error: Error) {
-        if error.kind() == ErrorKind::Misconfigured && !self.store.succeeded {
-            self.fail(now, error);
-            return;
-        }
         // Calls that failed together count as one failure.
         if now >= self.store.until {
             self.store.failures = self.store.failures.saturating_add(1);
-            let pause = self.config.pause.delay(self.store.failures, (self.random)());
-            let pause = pause.max(error.requested_pause().unwrap_or_default());
-            self.store.until = now.after(pause);
+            // A relay that stops has little time left to report in.
+            let running = matches!(self.phase, Phase::Running);
+            let failures = if running { self.store.failures } else { 1 };
+            let pause = self.config.pause.delay(failures, (self.random)());
+            self.store.until = now.after(pause.max(requested_pause(&error)));
+        }
+        if error.kind() == ErrorKind::Misconfigured && !self.store.succeeded {
+            self.fail(now, error);
+            return;
         }
         let pause = self.store.until.since(now);
         self.observer.observe(&Observation::StoreFailed {
@@ -294,6 +296,13 @@ impl Machine {
             error: &error,
         });
     }
+}
+
+/// A pause that the other side asked for is kept up to this long: a wrong header may cost an hour, not the whole backlog.
+const LONGEST_REQUESTED_PAUSE: Duration = Duration::from_secs(60 * 60);
+
+fn requested_pause(error: &Error) -> Duration {
+    error.requested_pause().unwrap_or_default().min(LONGEST_REQUESTED_PAUSE)
 }
 
 /// A store's answer, if it has one part for each of the `asked`.

@@ -1,7 +1,7 @@
 //! What is sent where, and what each outcome means.
 
 use super::held::{EntryRef, Stage};
-use super::{Command, Machine};
+use super::{Command, Machine, requested_pause};
 use crate::{Destination, Effect, Error, ErrorKind, Message, Moment, Observation, Outcomes, Text, Verdict};
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ impl Machine {
                 batch.push(message);
                 entries.push(at);
                 if prefix_per_key && batch.len() < limit {
-                    next = self.held.next_of_key(at).filter(|at| self.held.entry(*at).destination == id);
+                    next = self.held.next_of_key(at).filter(|at| self.may_follow(*at, id));
                 }
             }
         }
@@ -88,6 +88,15 @@ impl Machine {
             cut_off: false,
         });
         Some(Command::Publish { ticket, destination: id, batch, outcomes })
+    }
+
+    /// Whether a message may share a publish with the one of its key before it. One that is too large waits for its turn: a
+    /// burial stands behind what was delivered, never behind a retry.
+    fn may_follow(&mut self, at: EntryRef, id: Destination) -> bool {
+        let limit = self.destination(id).guarantees.max_payload as usize;
+        let entry = self.held.entry(at);
+        let fits = entry.message.as_ref().is_some_and(|message| message.payload().len() <= limit);
+        entry.destination == id && fits
     }
 
     /// Takes a message out to be sent, if its lease covers the send and the destination takes its size; decides it
@@ -263,7 +272,7 @@ impl Machine {
             return;
         }
         let after = self.config.retry.delay(attempts, (self.random)());
-        let after = after.max(error.requested_pause().unwrap_or_default());
+        let after = after.max(requested_pause(error));
         let reason = error.report();
         self.observer.observe(&Observation::Retried { id, attempts, after, reason: &reason });
         self.held.decide(at, Verdict::Retry { after, error: Text::from(reason) });

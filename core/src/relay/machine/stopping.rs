@@ -31,6 +31,8 @@ impl Machine {
         let cut_at = now.after(grace);
         self.phase =
             Phase::Draining { cut_at, ends_at: cut_at.after(grace.max(REPORTING_AT_LEAST)), cut: false };
+        // A store that was left alone has one more chance at once.
+        self.store.until = self.store.until.min(now);
         for place in 0..self.destinations.len() {
             while let Some(at) = self.destinations[place].ready.pop_front() {
                 self.give_back(at);

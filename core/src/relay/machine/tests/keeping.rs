@@ -289,6 +289,26 @@ fn a_store_that_refuses_the_relay_stops_it_if_nothing_has_succeeded() {
     assert!(world.claims(), "goes on trying");
 }
 
+#[test]
+fn a_store_that_asks_for_an_endless_pause_is_asked_again_within_the_hour() {
+    let mut world = World::new();
+    let claim = world.take_claim();
+    let endless = error(ErrorKind::Unavailable).retry_after(Duration::MAX);
+    world.handle(Event::Claimed { nonce: claim.nonce, result: Err(endless) });
+    world.pass(3_600 * SECOND);
+    assert!(world.claims());
+}
+
+#[test]
+fn a_claim_that_certainly_took_nothing_is_not_repeated() {
+    let mut world = World::new();
+    let first = world.take_claim();
+    let refused = error(ErrorKind::Unavailable).not_applied();
+    world.handle(Event::Claimed { nonce: first.nonce, result: Err(refused) });
+    assert!(!world.claims(), "not in a hot loop");
+    assert_ne!(world.take_claim_in_time().nonce, first.nonce);
+}
+
 impl World {
     fn take_claim_in_time(&mut self) -> Claim {
         self.pass(8 * SECOND);

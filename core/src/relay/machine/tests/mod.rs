@@ -188,7 +188,8 @@ impl World {
         self.has(|command| matches!(command, Command::Publish { .. }))
     }
 
-    /// Answers the open claim with one run of these messages.
+    /// Answers the open claim with one run of these messages. A topic that ends with `large` has more payload than the
+    /// destinations take.
     fn give(&mut self, messages: &[(&str, Option<&str>)]) -> Token {
         self.give_attempted(messages, 0)
     }
@@ -264,7 +265,8 @@ fn one_run(claim: &Claim, messages: &[(&str, Option<&str>)], attempts: u32) -> (
                 Some(key) => builder.key((*key).to_owned()),
                 None => builder,
             };
-            let content = Content::Message(builder.payload("payload").unwrap());
+            let payload = if topic.ends_with("large") { vec![0; 101] } else { b"payload".to_vec() };
+            let content = Content::Message(builder.payload(payload).unwrap());
             Entry { content, attempts, strikes: 0 }
         })
         .collect();

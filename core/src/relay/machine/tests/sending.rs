@@ -254,3 +254,45 @@ impl World {
         }
     }
 }
+
+#[test]
+fn a_message_that_is_too_large_waits_for_the_earlier_ones_of_its_key() {
+    let messages = [("north.1", Some("k")), ("north.large", Some("k")), ("north.3", Some("k"))];
+    let mut world = World::with(config(), true);
+    world.give(&messages);
+    let publish = world.take_publish();
+    assert_eq!(publish.topics(), ["north.1"]);
+    world.answer(publish, [failed(ErrorKind::Unroutable)]);
+    assert_eq!(
+        world.settle(Outcome::Applied),
+        ["retry, release, release"],
+        "a store takes no burial behind a retry of the same key"
+    );
+
+    let mut world = World::with(config(), true);
+    world.give(&messages);
+    let publish = world.take_publish();
+    world.confirm_all(publish);
+    assert_eq!(world.settle(Outcome::Applied), ["published, bury, release"]);
+}
+
+#[test]
+fn a_broker_that_asks_for_an_endless_pause_is_probed_within_the_hour() {
+    let mut world = World::new();
+    world.give(&[("north", None)]);
+    let publish = world.take_publish();
+    let endless = |kind| error(kind).retry_after(Duration::MAX);
+    world.answer(publish, [Some(Err(endless(ErrorKind::Unavailable).not_applied()))]);
+    world.commands.clear();
+    world.pass(3_600 * SECOND);
+    assert_eq!(world.take_probe(), NORTH);
+
+    let mut world = World::new();
+    world.give(&[("north", None)]);
+    let publish = world.take_publish();
+    world.answer(publish, [Some(Err(endless(ErrorKind::Unroutable)))]);
+    let (_, settlements) = world.take_settle();
+    let (_, settlement) = settlements.iter().next().unwrap();
+    let Settlement::Verdicts([Verdict::Retry { after, .. }]) = settlement else { panic!("{settlement:?}") };
+    assert!(*after <= 3_600 * SECOND, "the message is not lost to the next ice age: {after:?}");
+}

@@ -81,3 +81,44 @@ fn an_open_nonce_is_answered_once() {
     world.handle(Event::Claimed { nonce: Nonce::from_words(9, 9), result: Ok(Claimed::default()) });
     assert!(world.claims(), "an answer to no question changes nothing");
 }
+
+#[test]
+fn a_store_that_refuses_the_relay_ends_it_after_one_call() {
+    let mut world = World::new();
+    let mut calls = 0;
+    for _ in 0..100 {
+        while world.claims() && calls < 100 {
+            calls += 1;
+            let claim = world.take_claim();
+            world.handle(Event::Claimed { nonce: claim.nonce, result: Err(error(ErrorKind::Misconfigured)) });
+        }
+        world.pass(Duration::from_millis(10));
+    }
+    assert_eq!(calls, 1, "and not until its shutdown gives up");
+    assert!(world.machine.is_finished());
+    assert!(world.machine.take_failure().is_some());
+}
+
+#[test]
+fn a_stop_reports_at_once_even_while_the_store_is_left_alone() {
+    let mut world = World::with(config().shutdown_grace(2 * SECOND), false);
+    world.give(&[("north", None)]);
+    let publish = world.take_publish();
+    world.confirm_all(publish);
+    let (ticket, settlements) = world.take_settle();
+    let lost = || Err(error(ErrorKind::Unavailable));
+    world.handle(Event::Settled { ticket, settlements, result: lost() });
+    for _ in 0..10 {
+        world.pass(8 * SECOND);
+        let (ticket, settlements) = world.take_settle();
+        world.handle(Event::Settled { ticket, settlements, result: lost() });
+    }
+    world.handle(Event::Shutdown);
+    let (ticket, settlements) = world.take_settle();
+    world.handle(Event::Settled { ticket, settlements, result: lost() });
+    assert!(!world.machine.is_finished());
+    world.pass(SECOND);
+    assert_eq!(world.settle(Outcome::Applied), ["published"], "and soon again, since the time is short");
+    world.give_nothing();
+    assert!(world.machine.is_finished());
+}
