@@ -212,12 +212,14 @@ impl Held {
     pub(super) fn decide(&mut self, at: EntryRef, verdict: Verdict) {
         let claim = &mut self.slots[at.slot as usize];
         let entry = &mut claim.entries[at.entry as usize];
-        if entry.verdict.is_some() {
+        let run = &mut claim.runs[entry.run as usize];
+        // The verdicts of a run that is being settled were taken out: its messages are decided, whatever becomes of the
+        // heads of their keys in other runs.
+        if entry.verdict.is_some() || run.settling {
             return;
         }
         entry.verdict = Some(verdict);
         entry.message = None;
-        let run = &mut claim.runs[entry.run as usize];
         run.undecided -= 1;
         if run.undecided == 0 {
             run.settling = true;

@@ -296,3 +296,22 @@ fn a_broker_that_asks_for_an_endless_pause_is_probed_within_the_hour() {
     let Settlement::Verdicts([Verdict::Retry { after, .. }]) = settlement else { panic!("{settlement:?}") };
     assert!(*after <= 3_600 * SECOND, "the message is not lost to the next ice age: {after:?}");
 }
+
+#[test]
+fn a_key_that_spans_two_runs_is_released_once() {
+    let mut world = World::new();
+    let claim = world.take_claim();
+    let (mut claimed, token) = one_run(&claim, &[("north", Some("k")), ("north", Some("k"))], 0);
+    claimed.runs[0].len = 1;
+    claimed.runs.push(Run { token: Token { unit: 2, ..token }, start: 1, ..claimed.runs[0] });
+    world.handle(Event::Claimed { nonce: claim.nonce, result: Ok(claimed) });
+    let publish = world.take_publish();
+    // The head is doubted, and what is behind it is given back meanwhile.
+    world.answer(publish, [failed(ErrorKind::Unavailable)]);
+    assert_eq!(world.settle(Outcome::Applied), ["hand back"]);
+    // The probe finds the head at fault, and the rest of its key is settled already.
+    let destination = world.take_probe();
+    world.handle(Event::Probed { destination, result: Ok(()) });
+    assert_eq!(world.settle(Outcome::Applied), ["retry"]);
+    assert_eq!(world.machine.held(), 0);
+}
