@@ -47,6 +47,8 @@ struct OpenClaim {
     sent: Moment,
     /// The answer was lost: repeat it with its nonce.
     repeat: bool,
+    /// An answer was lost at least once: a later refusal says nothing of what was taken then.
+    uncertain: bool,
 }
 
 /// So many answers of nothing but paused messages may follow each other at once; then they are spaced.
@@ -93,7 +95,7 @@ impl Machine {
         let nonce = Nonce::from_words((self.random)(), (self.random)());
         let limit = if solo { 1 } else { self.config.batch_size };
         let claim = Claim { limit, lease: self.config.lease, nonce, solo };
-        self.claiming.open.push(OpenClaim { claim, sent: now, repeat: false });
+        self.claiming.open.push(OpenClaim { claim, sent: now, repeat: false, uncertain: false });
         Some(Command::Claim { claim, deadline })
     }
 
@@ -132,9 +134,9 @@ impl Machine {
             }
             Err(error) => {
                 let open = &mut self.claiming.open[place];
-                let took_nothing =
-                    error.effect() == Effect::NotApplied || error.kind() == ErrorKind::Misconfigured;
-                if took_nothing || now >= open.sent.after(open.claim.lease) {
+                open.uncertain |=
+                    error.effect() == Effect::Unknown && error.kind() != ErrorKind::Misconfigured;
+                if !open.uncertain || now >= open.sent.after(open.claim.lease) {
                     // What it may have taken has run out by now; a new claim finds it.
                     let open = self.claiming.open.swap_remove(place);
                     self.solo_ended(&open.claim);

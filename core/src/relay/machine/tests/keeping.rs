@@ -309,6 +309,23 @@ fn a_claim_that_certainly_took_nothing_is_not_repeated() {
     assert_ne!(world.take_claim_in_time().nonce, first.nonce);
 }
 
+#[test]
+fn a_claim_whose_answer_was_lost_once_is_repeated_whatever_is_refused_later() {
+    let mut world = World::new();
+    let first = world.take_claim();
+    world.handle(Event::Claimed { nonce: first.nonce, result: Err(error(ErrorKind::Unavailable)) });
+    for _ in 0..3 {
+        assert_eq!(
+            world.take_claim_in_time().nonce,
+            first.nonce,
+            "it may have taken messages the first time"
+        );
+        let refused = error(ErrorKind::Unavailable).not_applied();
+        world.handle(Event::Claimed { nonce: first.nonce, result: Err(refused) });
+    }
+    assert_eq!(world.take_claim_in_time().nonce, first.nonce);
+}
+
 impl World {
     fn take_claim_in_time(&mut self) -> Claim {
         self.pass(8 * SECOND);
