@@ -124,6 +124,10 @@ impl Checker<'_> {
                 self.violate(Rule::Overlap, Some(number), || {
                     format!("relay {by} holds it until {until:?}, and it was handed out at {now:?}")
                 });
+                // What the store charges for it is nobody's to know.
+                let token = self.model.runs[holder as usize].token;
+                self.model.abandon(&[token]);
+                return;
             } else {
                 self.checked.situations.expired += 1;
                 self.model.strike(number, holder);

@@ -38,6 +38,9 @@ impl fmt::Display for Shrunk {
             let mark = if place == violation.record { "   <-- here" } else { "" };
             writeln!(formatter, "{}{mark}", self.history.line(record))?;
         }
+        if violation.record >= self.history.records.len() {
+            writeln!(formatter, "the end: {violation}   <-- here")?;
+        }
         Ok(())
     }
 }

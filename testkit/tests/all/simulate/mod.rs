@@ -7,8 +7,7 @@ use memory::Memory;
 use mutants::Mutant;
 use pillarbox_testkit::check::{Rule, Rules};
 use pillarbox_testkit::choices::{Choices, Keep};
-use pillarbox_testkit::simulate::{Simulation, Sweep};
-use std::collections::BTreeMap;
+use pillarbox_testkit::simulate::{Failure, Simulation, Sweep};
 
 /// The seeds of the gate. What no rule has found there in other storages is found by more: the example runs any number.
 const GATE: u64 = 20_000;
@@ -52,27 +51,73 @@ fn with_boring_choices_everything_arrives_once() {
     assert_eq!((totals.acknowledged, totals.delivered, totals.duplicated), (24, 24, 0), "{totals}");
 }
 
-/// The rules that find a mutant within the bound, each by the number of its seeds.
-fn found(mutant: Mutant, rules: Rules, seeds: u64) -> BTreeMap<Rule, u64> {
+/// The first seed below the bound at which these rules find a mutant, and what they find.
+fn found(mutant: Mutant, rules: Rules, bound: u64) -> Option<Box<Failure>> {
     let simulation = Simulation::default();
-    let mut found = BTreeMap::new();
-    for seed in 0..seeds {
-        let (_, checked) = simulation.judge(&mutant, Choices::new(seed), rules);
-        let mut broken: Vec<Rule> = checked.violations.iter().map(|violation| violation.rule).collect();
-        broken.sort_unstable();
-        broken.dedup();
-        for rule in broken {
-            *found.entry(rule).or_default() += 1;
-        }
-    }
-    found
+    Sweep::new(&simulation, &mutant, rules).seeds(0..bound).err()
 }
 
 #[test]
-fn survey() {
-    for mutant in Mutant::ALL {
-        let begun = std::time::Instant::now();
-        println!("{mutant:?}: {:?} {:?}", found(mutant, Rules::all(), 100), begun.elapsed());
+fn every_mutant_is_found() {
+    let missed: Vec<Mutant> =
+        Mutant::ALL.into_iter().filter(|mutant| found(*mutant, Rules::all(), BOUND).is_none()).collect();
+    assert_eq!(missed, [], "within {BOUND} seeds");
+}
+
+/// For each rule a mutant that nothing else finds so early.
+const WITNESSES: &[(Rule, Mutant)] = &[
+    (Rule::Overlap, Mutant::ShortLeases),
+    (Rule::Fence, Mutant::SameFence),
+    (Rule::Stale, Mutant::SaysApplied),
+    (Rule::FalseFence, Mutant::FencesRenewals),
+    (Rule::FalseRepeat, Mutant::SaysAlreadyApplied),
+    (Rule::Repetition, Mutant::ForgetsNonces),
+    (Rule::Limit, Mutant::OverfillsLimits),
+    (Rule::Terminal, Mutant::Resurrects),
+    (Rule::Order, Mutant::TurnsBatchesAround),
+    (Rule::Early, Mutant::IgnoresDelays),
+    (Rule::Lease, Mutant::HalfLeases),
+    (Rule::Attempts, Mutant::MiscountsAttempts),
+    (Rule::Strikes, Mutant::HidesStrikes),
+    (Rule::Suspect, Mutant::HandsOutSuspects),
+    (Rule::Burial, Mutant::BuriesRetries),
+    (Rule::Lost, Mutant::DropsRetries),
+    (Rule::Stuck, Mutant::NeverReclaims),
+    (Rule::Unexpected, Mutant::CommitsRollbacks),
+    (Rule::Changed, Mutant::CutsPayloads),
+    (Rule::Duplicate, Mutant::SendsTwice),
+    (Rule::Running, Mutant::Panics),
+    (Rule::Spinning, Mutant::NeverStopsHinting),
+];
+
+#[test]
+fn every_rule_is_needed() {
+    for rule in Rule::ALL {
+        assert!(WITNESSES.iter().any(|(other, _)| other == rule), "{rule} has no mutant of its own");
     }
-    let _ = BOUND;
+    for (rule, mutant) in WITNESSES {
+        let failure =
+            found(*mutant, Rules::only(*rule), BOUND).unwrap_or_else(|| panic!("{rule}: {mutant:?}"));
+        assert_eq!(failure.violation.rule, *rule);
+        let without = found(*mutant, Rules::all().without(*rule), failure.seed + 1);
+        assert!(without.is_none(), "{mutant:?} is found without {rule} too: {}", without.unwrap());
+    }
+}
+
+#[test]
+fn a_failure_is_shrunk_and_replayed() {
+    let simulation = Simulation::default();
+    for mutant in [Mutant::SaysApplied, Mutant::IgnoresKeys, Mutant::DropsRetries] {
+        let failure = found(mutant, Rules::all(), BOUND).unwrap();
+        let shrunk = failure.shrink(&simulation, &mutant, Rules::all(), 1_500);
+        assert!(shrunk.after * 5 < shrunk.before, "{mutant:?}: {} of {}", shrunk.after, shrunk.before);
+        assert_eq!(shrunk.violation.rule, failure.violation.rule);
+        // What is printed is enough to see it again.
+        let keep: Keep = shrunk.keep.to_string().parse().unwrap();
+        let again = Choices::keeping(shrunk.seed, keep);
+        let (history, checked) = simulation.judge(&mutant, again, Rules::all());
+        assert_eq!(history.hash(), shrunk.history.hash());
+        assert!(checked.violations.contains(&shrunk.violation));
+        assert!(shrunk.to_string().contains("<-- here"), "{shrunk}");
+    }
 }

@@ -408,9 +408,7 @@ impl Storage for Broken {
         let below: Vec<Token> = tokens.iter().map(|token| self.below(*token)).collect();
         let mut answers = self.inner.renew(&below, self.lease(lease)).await?;
         for answer in &mut answers {
-            if answer.outcome == Outcome::Applied
-                && (!self.tells_true_leases() || self.is(Mutant::HalfLeases))
-            {
+            if answer.outcome == Outcome::Applied && !self.tells_true_leases() {
                 answer.lease_until = Some(answer.at.after(lease));
             }
             if answer.outcome == Outcome::Fenced && self.is(Mutant::SaysRenewed) {
