@@ -20,7 +20,7 @@ struct Shared {
 impl Recorder {
     /// A new history of these messages, whose numbers are their places. Their ids come from [`Recorder::id`].
     pub fn new(messages: Vec<Planned>, clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
-        let records = Mutex::new(Vec::with_capacity(1_024));
+        let records = Mutex::new(Vec::with_capacity(256));
         Self { shared: Arc::new(Shared { messages, clock: Box::new(clock), records }), by: 0 }
     }
 

@@ -3,13 +3,11 @@
 use super::kernel::{Kernel, Owner};
 use super::relay_side::Weather;
 use super::workload::Poison;
-use crate::fault::Fault;
 use crate::history::{Event, Recorder};
 use pillarbox_core::{
     Destination, Error, ErrorKind, Message, Outcomes, Text, Transport, TransportGuarantees,
 };
-use std::future::{pending, poll_fn};
-use std::pin::pin;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -116,19 +114,11 @@ pub(super) struct Watched<T> {
 
 impl<T: Transport> Transport for Watched<T> {
     async fn publish(&self, batch: &[Message], outcomes: &mut Outcomes) {
-        let mut open = Open { recorder: &self.recorder, batch, is_disturbed: true };
-        let mut publish = pin!(self.inner.publish(batch, outcomes));
-        let mut is_first = true;
-        poll_fn(|context| {
-            let polled = publish.as_mut().poll(context);
-            // The plan draws its fault when it is first polled.
-            if std::mem::take(&mut is_first) && self.weather.take_last_publish() != Fault::None {
-                open.disturbed();
-            }
-            polled
-        })
-        .await;
-        open.is_disturbed = false;
+        // The plan draws its fault as soon as the publish begins.
+        self.weather.publishes(batch.iter().filter_map(|message| self.recorder.number(message.id())));
+        let mut open = Open { recorder: &self.recorder, batch, is_over: false };
+        self.inner.publish(batch, outcomes).await;
+        open.is_over = true;
     }
 
     async fn probe(&self, destination: Destination) -> Result<(), Error> {
@@ -152,21 +142,15 @@ impl<T: Transport> Transport for Watched<T> {
 struct Open<'a> {
     recorder: &'a Recorder,
     batch: &'a [Message],
-    is_disturbed: bool,
-}
-
-impl Open<'_> {
-    fn disturbed(&self) {
-        for message in self.batch.iter().filter_map(|message| self.recorder.number(message.id())) {
-            self.recorder.note(Event::Disturbed { message });
-        }
-    }
+    is_over: bool,
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        if self.is_disturbed {
-            self.disturbed();
+        if !self.is_over {
+            for message in self.batch.iter().filter_map(|message| self.recorder.number(message.id())) {
+                self.recorder.note(Event::Disturbed { message });
+            }
         }
     }
 }

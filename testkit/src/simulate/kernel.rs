@@ -23,6 +23,7 @@ pub(super) struct Kernel {
     now: AtomicU64,
     /// Microseconds by which the store's clock is ahead of the world's.
     store_ahead: AtomicU64,
+    has_requests: AtomicBool,
     ready: Arc<Mutex<VecDeque<u32>>>,
     state: Mutex<State>,
 }
@@ -71,6 +72,7 @@ impl Kernel {
         Arc::new(Self {
             now: AtomicU64::new(0),
             store_ahead: AtomicU64::new(0),
+            has_requests: AtomicBool::new(false),
             ready: Arc::default(),
             state: Mutex::new(state),
         })
@@ -126,6 +128,12 @@ impl Kernel {
     /// Asks that a relay is dropped before anything else happens.
     pub(super) fn kill(&self, owner: Owner) {
         self.state().killed.push(owner);
+        self.has_requests.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody is to be killed or spawned. Once told, it is not told again.
+    pub(super) fn take_requests(&self) -> bool {
+        self.has_requests.load(Ordering::Relaxed) && self.has_requests.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn take_killed(&self) -> Option<Owner> {
@@ -135,6 +143,7 @@ impl Kernel {
     /// Runs a future beside the others, to its end.
     pub(super) fn spawn(&self, future: BoxFuture<'static, ()>) {
         self.state().spawned.push(future);
+        self.has_requests.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn take_spawned(&self) -> Option<BoxFuture<'static, ()>> {
@@ -149,14 +158,11 @@ impl Kernel {
         waker
     }
 
-    /// How many tasks are to be polled.
-    pub(super) fn ready(&self) -> usize {
-        lock(&self.ready).len()
-    }
-
-    /// The task at `place` of those to be polled.
-    pub(super) fn take_ready(&self, place: usize) -> Option<u32> {
-        lock(&self.ready).remove(place)
+    /// A task to be polled: of several the one that `choose` picks by its place.
+    pub(super) fn take_ready(&self, choose: impl FnOnce(usize) -> usize) -> Option<u32> {
+        let mut ready = lock(&self.ready);
+        let place = if ready.len() > 1 { choose(ready.len()) } else { 0 };
+        ready.remove(place)
     }
 
     /// Puts a task back until `at`.
@@ -274,16 +280,16 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let kernel = Arc::clone(&self.kernel);
+        let Self { kernel, owner, until, timer } = &mut *self;
         let mut state = kernel.state();
-        let at = self.until.saturating_sub(state.ahead[usize::from(self.owner)]);
+        let at = until.saturating_sub(state.ahead[usize::from(*owner)]);
         if at <= kernel.now() {
-            if let Some((slot, ..)) = self.timer.take() {
+            if let Some((slot, ..)) = timer.take() {
                 state.release(slot);
             }
             return Poll::Ready(());
         }
-        if let Some((slot, _, fires)) = self.timer {
+        if let Some((slot, _, fires)) = *timer {
             if fires == at {
                 let waker = &mut state.slots[slot as usize].waker;
                 if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
@@ -299,11 +305,11 @@ impl Future for Sleep {
             u32::try_from(state.slots.len() - 1).unwrap_or(u32::MAX)
         });
         let place = &mut state.slots[slot as usize];
-        place.owner = self.owner;
+        place.owner = *owner;
         place.waker = Some(context.waker().clone());
         let generation = place.generation;
         state.schedule(at, Entry::Timer { slot, generation });
-        self.timer = Some((slot, generation, at));
+        *timer = Some((slot, generation, at));
         Poll::Pending
     }
 }

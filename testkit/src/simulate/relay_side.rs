@@ -6,7 +6,7 @@ use crate::fault::{Fault, FaultPlan, Injection, Operation, SeededPlan, Surroundi
 use crate::history::{Event, Recorder};
 use pillarbox_core::{BoxFuture, ErrorKind, Moment, Timer};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A relay's own clock.
@@ -66,8 +66,8 @@ pub(super) struct Weather {
     broker_slow_until: AtomicU64,
     /// Everything is healed: no fault any more.
     calm: AtomicBool,
-    /// What went wrong with the publish that was drawn last.
-    last_publish: Mutex<Fault>,
+    /// The messages of the publish that is about to be drawn for.
+    batch: Mutex<Vec<u32>>,
 }
 
 impl Weather {
@@ -87,8 +87,16 @@ impl Weather {
         self.calm.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn take_last_publish(&self) -> Fault {
-        std::mem::take(&mut self.last_publish.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The next fault of a publish is one of these messages'.
+    pub(super) fn publishes(&self, messages: impl Iterator<Item = u32>) {
+        let mut batch = self.batch();
+        batch.clear();
+        batch.extend(messages);
+    }
+
+    fn batch(&self) -> MutexGuard<'_, Vec<u32>> {
+        // Nothing panics under the lock.
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,10 +146,12 @@ impl WorldPlan {
 impl FaultPlan for WorldPlan {
     fn draw(&self, operation: Operation) -> Injection {
         let injection = self.decide(operation);
-        if operation == Operation::Publish {
-            *self.weather.last_publish.lock().unwrap_or_else(PoisonError::into_inner) = injection.fault;
-        }
         if injection.fault != Fault::None {
+            if operation == Operation::Publish {
+                for message in self.weather.batch().drain(..) {
+                    self.recorder.note(Event::Disturbed { message });
+                }
+            }
             self.recorder.note(Event::Injected { operation, fault: injection.fault });
         }
         injection

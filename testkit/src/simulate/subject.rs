@@ -1,10 +1,12 @@
-use pillarbox_core::{HeadPolicy, Message, MessageId, Storage, Timestamp, Transport};
+use pillarbox_core::{BoxFuture, HeadPolicy, Message, MessageId, Storage, Timestamp, Transport};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A storage to simulate relays on, in this process, with the application's half of it.
 ///
-/// Everything runs in one thread and in virtual time: nothing here may block, sleep or read a clock of its own.
+/// Everything runs in one thread and in virtual time: nothing here may block, sleep or read a clock but those of its
+/// [`Setup`].
 pub trait Subject {
     /// The storage. Clones are handles on one outbox.
     type Storage: Storage + Clone + 'static;
@@ -47,6 +49,8 @@ pub trait Subject {
 pub struct Setup {
     /// The store's clock.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Waits in virtual time: for a storage whose calls take several steps, between which others get through.
+    pub sleep: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
     /// What happens to a key whose head died.
     pub head_policy: HeadPolicy,
     /// How many strikes bury a message.

@@ -76,9 +76,10 @@ const SITE_POISONED: u16 = 14;
 /// Payloads are parts of it: with a zero byte, and one that is no UTF-8.
 static PAYLOAD: [u8; 64] = {
     let mut bytes = [0; 64];
-    let mut place = 0;
+    let (mut place, mut byte) = (0, 0_u8);
     while place < 64 {
-        bytes[place] = place.to_le_bytes()[0].wrapping_mul(37);
+        bytes[place] = byte;
+        byte = byte.wrapping_add(37);
         place += 1;
     }
     bytes[2] = 0xff;
@@ -113,7 +114,7 @@ impl Workload {
             .batch_size(pick(&[4, 1, 2, 8, 16]))
             .claims_in_flight(pick(&[1, 2, 3]))
             .publishes_in_flight(pick(&[4, 1, 2]))
-            .polling_interval(Duration::from_millis(u64::from(pick(&[200, 100, 400]))))
+            .polling_interval(Duration::from_millis(u64::from(pick(&[400, 150, 1_000]))))
             .max_attempts(terms.max_attempts)
             .lease(lease)
             .publish_timeout(lease * pick(&[3, 1, 6]) / 10)

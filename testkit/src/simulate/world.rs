@@ -1,7 +1,7 @@
 //! One run: who acts when, until everything has arrived.
 
 use super::broker::{Broker, Link, Watched};
-use super::kernel::{Due, Kernel, Owner, TaskWaker, WORLD, nanos};
+use super::kernel::{Due, Kernel, Owner, Sleep, TaskWaker, WORLD, nanos};
 use super::relay_side::{Around, Side, VirtualTimer, Weather, WorldPlan};
 use super::workload::{Fate, Workload};
 use super::{Setup, Simulation, Subject};
@@ -85,9 +85,10 @@ impl<'a, U: Subject> World<'a, U> {
         let kernel = Kernel::new(simulation.relays);
         let clock = Arc::clone(&kernel);
         let recorder = Recorder::new(workload.messages.clone(), move || Duration::from_nanos(clock.now()));
-        let clock = Arc::clone(&kernel);
+        let (clock, timer) = (Arc::clone(&kernel), Arc::clone(&kernel));
         let storage = subject.open(Setup {
             clock: Arc::new(move || clock.store_time()),
+            sleep: Arc::new(move |duration| Box::pin(Sleep::during(Arc::clone(&timer), duration))),
             head_policy: workload.terms.head_policy,
             max_strikes: workload.terms.max_strikes,
             max_run: workload.max_run,
@@ -130,21 +131,11 @@ impl<'a, U: Subject> World<'a, U> {
         self.plan();
         let (mut instant, mut polls, mut all_polls) = (0, 0, 0);
         loop {
-            while let Some(owner) = self.kernel.take_killed() {
-                self.crash(owner);
+            if self.kernel.take_requests() {
+                self.serve();
             }
-            while let Some(future) = self.kernel.take_spawned() {
-                self.late += 1;
-                self.add(
-                    Box::pin(async move {
-                        future.await;
-                        Ok(())
-                    }),
-                    WORLD,
-                );
-            }
-            let ready = self.kernel.ready();
-            if ready > 0 {
+            let choose = |ready| self.choices.index(WORLD, SITE_SCHEDULE, ready);
+            if let Some(task) = self.kernel.take_ready(choose) {
                 if self.kernel.now() > instant {
                     (instant, polls) = (self.kernel.now(), 0);
                 }
@@ -154,10 +145,7 @@ impl<'a, U: Subject> World<'a, U> {
                     self.recorder.note(Event::Spun);
                     break;
                 }
-                let place = if ready > 1 { self.choices.index(WORLD, SITE_SCHEDULE, ready) } else { 0 };
-                if let Some(task) = self.kernel.take_ready(place) {
-                    self.poll(task);
-                }
+                self.poll(task);
                 continue;
             }
             match self.kernel.advance() {
@@ -172,6 +160,21 @@ impl<'a, U: Subject> World<'a, U> {
         }
         self.tasks.clear();
         self.history()
+    }
+
+    /// Drops whom a message has killed, and starts what runs beside the relays.
+    fn serve(&mut self) {
+        while let Some(owner) = self.kernel.take_killed() {
+            self.crash(owner);
+        }
+        while let Some(future) = self.kernel.take_spawned() {
+            self.late += 1;
+            let future = async move {
+                future.await;
+                Ok(())
+            };
+            self.add(Box::pin(future), WORLD);
+        }
     }
 
     fn history(&self) -> History {

@@ -2,12 +2,14 @@
 
 mod memory;
 mod mutants;
+mod records;
 
 use memory::Memory;
 use mutants::Mutant;
 use pillarbox_testkit::check::{Rule, Rules};
 use pillarbox_testkit::choices::{Choices, Keep};
 use pillarbox_testkit::simulate::{Failure, Simulation, Sweep};
+use records::Lists;
 
 /// The seeds of the gate. What no rule has found there in other storages is found by more: the example runs any number.
 const GATE: u64 = 20_000;
@@ -26,6 +28,19 @@ fn twenty_thousand_seeds_keep_every_promise() {
     assert_eq!(sweep.situations.never(), Vec::<&str>::new(), "what never occurs is not tested");
     assert_eq!((sweep.totals.lost, sweep.totals.unexpected), (0, 0));
     assert!(sweep.totals.delivered * 100 > sweep.totals.attempted * 85, "{}", sweep.totals);
+}
+
+/// Its calls take several steps, and others get through between them.
+#[test]
+fn a_storage_of_records_keeps_every_promise() {
+    let simulation = Simulation::default();
+    let mut sweep = Sweep::new(&simulation, &Lists, Rules::all());
+    if let Err(failure) = sweep.seeds(0..2_000) {
+        let shrunk = failure.shrink(&simulation, &Lists, Rules::all(), 2_000);
+        panic!("{failure}\n{shrunk}");
+    }
+    assert_eq!((sweep.totals.lost, sweep.totals.unexpected), (0, 0));
+    assert!(sweep.situations.fenced > 0 && sweep.situations.struck_out > 0, "{}", sweep.situations);
 }
 
 #[test]
