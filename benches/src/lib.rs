@@ -9,11 +9,13 @@ mod messages;
 mod redis_backlog;
 mod redis_store;
 mod row;
+mod sql_store;
 
 pub use messages::{Keys, PAYLOAD};
 pub use redis_backlog::{Drained, RedisBacklog, ServerCalls, drain_here};
 pub use redis_store::RedisBench;
 pub use row::{Row, Work};
+pub use sql_store::SqlBench;
 
 /// What goes wrong in a measurement ends it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,3 +1,4 @@
+use crate::row::{hundredths, per_second};
 use crate::{BoxError, Keys, Row, Work, drain};
 use futures_util::future::try_join_all;
 use pillarbox_core::Message;
@@ -171,17 +172,4 @@ impl std::fmt::Debug for RedisBench {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("RedisBench").field("address", &self.server.address()).finish_non_exhaustive()
     }
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a rate is positive and far below 2^63"
-)]
-fn per_second(messages: u32, took: Duration) -> u64 {
-    (f64::from(messages) / took.as_secs_f64()).round() as u64
-}
-
-fn hundredths(number: f64) -> f64 {
-    (number * 100.0).round() / 100.0
 }

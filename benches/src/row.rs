@@ -1,4 +1,5 @@
 use serde::Serialize;
+use std::time::Duration;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -40,4 +41,17 @@ pub struct Row {
     /// The same for the floor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor_server_us: Option<f64>,
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is positive and far below 2^63"
+)]
+pub(crate) fn per_second(messages: u32, took: Duration) -> u64 {
+    (f64::from(messages) / took.as_secs_f64()).round() as u64
+}
+
+pub(crate) fn hundredths(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
 }

@@ -32,6 +32,7 @@
 //! | --- | --- |
 //! | `memory` (default) | `memory`: the in-memory storage, and transports within the process |
 //! | `redis` | `redis`: the storage in Redis |
+//! | `sqlite`, `postgres`, `mysql` | `sql`: the storages in SQL databases |
 //! | `rabbitmq` | `rabbitmq`: the transport to RabbitMQ |
 //! | `redis-streams` | `redis_streams`: the transport to Redis Streams |
 //! | `tls` | TLS for them, with the system's root certificates |
@@ -72,6 +73,10 @@ pub mod memory {
 /// The storage in Redis.
 #[cfg(feature = "redis")]
 pub use pillarbox_redis as redis;
+
+/// The storages in SQL databases.
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub use pillarbox_sql as sql;
 
 /// The transport to RabbitMQ.
 #[cfg(feature = "rabbitmq")]

@@ -19,6 +19,12 @@ pub fn registry() -> Registry {
         registry.with_storage(pillarbox_memory::DRIVER).with_transport(pillarbox_memory_transport::DRIVER);
     #[cfg(feature = "redis")]
     let registry = registry.with_storage(pillarbox_redis::DRIVER);
+    #[cfg(feature = "sqlite")]
+    let registry = registry.with_storage(pillarbox_sql::SQLITE);
+    #[cfg(feature = "postgres")]
+    let registry = registry.with_storage(pillarbox_sql::POSTGRES);
+    #[cfg(feature = "mysql")]
+    let registry = registry.with_storage(pillarbox_sql::MYSQL);
     #[cfg(feature = "rabbitmq")]
     let registry = registry.with_transport(pillarbox_rabbitmq::DRIVER);
     #[cfg(feature = "redis-streams")]
@@ -28,6 +34,11 @@ pub fn registry() -> Registry {
         .with_absent("stdout", "memory")
         .with_absent("redis", "redis")
         .with_absent("rediss", "redis")
+        .with_absent("sqlite", "sqlite")
+        .with_absent("postgres", "postgres")
+        .with_absent("postgresql", "postgres")
+        .with_absent("mysql", "mysql")
+        .with_absent("mariadb", "mysql")
         .with_absent("amqp", "rabbitmq")
         .with_absent("amqps", "rabbitmq")
         .with_absent_transport("redis", "redis-streams")

@@ -65,6 +65,7 @@
 //! an id that is there already, and no clock but the database's decides anything.
 
 mod admin;
+mod by_url;
 mod claim;
 mod config;
 mod dialect;
@@ -74,6 +75,8 @@ mod error;
 mod keys;
 mod lane;
 pub mod layout;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod listener;
 mod migrate;
 mod record;
 mod session;
@@ -83,6 +86,7 @@ mod storage;
 mod url;
 mod wakeup;
 
+pub use by_url::{migrate, migrations};
 pub use config::SqlConfig;
 #[doc(hidden)]
 pub use dialect::{Argument, Dialect, Options};

@@ -6,7 +6,8 @@
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use pillarbox_benches::{BoxError, Keys, RedisBench, Row, Work};
+use pillarbox_benches::{BoxError, Keys, RedisBench, Row, SqlBench, Work};
+use pillarbox_testkit::servers::{MariaDbServer, PostgresServer, ServerFolder};
 use std::io::{self, Write as _};
 use std::time::Duration;
 
@@ -36,13 +37,43 @@ struct Arguments {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum StorageName {
     Redis,
+    Sqlite,
+    Postgres,
+    Mariadb,
+}
+
+/// One of them, started.
+enum Bench {
+    Redis(RedisBench),
+    Sqlite(SqlBench<sqlx::Sqlite, ServerFolder>),
+    Postgres(SqlBench<sqlx::Postgres, PostgresServer>),
+    Mariadb(SqlBench<sqlx::MySql, MariaDbServer>),
+}
+
+impl Bench {
+    async fn start(storage: StorageName, messages: u32, batch: u32) -> Result<Self, BoxError> {
+        Ok(match storage {
+            StorageName::Redis => Self::Redis(RedisBench::start(messages, batch).await?),
+            StorageName::Sqlite => Self::Sqlite(SqlBench::sqlite(messages, batch).await?),
+            StorageName::Postgres => Self::Postgres(SqlBench::postgres(messages, batch).await?),
+            StorageName::Mariadb => Self::Mariadb(SqlBench::mariadb(messages, batch).await?),
+        })
+    }
+
+    async fn measure(&mut self, work: Work, keys: Keys, relays: u32) -> Result<Row, BoxError> {
+        match self {
+            Self::Redis(bench) => bench.measure(work, keys, relays).await,
+            Self::Sqlite(bench) => bench.measure(work, keys, relays).await,
+            Self::Postgres(bench) => bench.measure(work, keys, relays).await,
+            Self::Mariadb(bench) => bench.measure(work, keys, relays).await,
+        }
+    }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let arguments = Arguments::parse();
-    let StorageName::Redis = arguments.storage;
-    let mut bench = RedisBench::start(arguments.messages, arguments.batch).await?;
+    let mut bench = Bench::start(arguments.storage, arguments.messages, arguments.batch).await?;
     let mut cases = Vec::new();
     for work in [Work::Enqueue, Work::Drain] {
         for keys in Keys::CASES {

@@ -3,9 +3,9 @@
 use super::{Argument, Dialect, Options, client};
 use crate::config::misconfigured;
 use crate::layout::{INSERT, Tables, fitting};
+use crate::listener::Listener;
 use crate::record::headers_as_json;
 use crate::session::words;
-use crate::wakeup::Listener;
 use crate::{SqlConfig, error};
 use pillarbox_core::{BoxFuture, Error, Hints, Message, Timestamp};
 use sqlx::pool::PoolOptions;

@@ -3,7 +3,7 @@
 use super::{Argument, Dialect, Options, client, insert_rows};
 use crate::config::misconfigured;
 use crate::layout::Tables;
-use crate::wakeup::polled;
+use crate::listener::polled;
 use crate::{SqlConfig, error};
 use pillarbox_core::{BoxFuture, Error, Hints, Message};
 use sqlx::pool::PoolOptions;

@@ -40,6 +40,11 @@ pub(crate) enum Command {
     Status(StatusArguments),
     /// Look after dead letters.
     Dead(DeadArguments),
+    /// Make the tables of a SQL store, or bring them to this program's version.
+    ///
+    /// Nothing else ever changes the schema: every other command refuses a store whose schema is missing or of another version.
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+    Migrate(MigrateArguments),
     /// List the stores and brokers that this program opens, with the options of their URLs.
     Drivers,
 }
@@ -151,6 +156,16 @@ pub(crate) struct StatusArguments {
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub(crate) struct MigrateArguments {
+    #[command(flatten)]
+    pub(crate) storage: StorageArguments,
+    /// Print the SQL of all versions instead, for a migration tool of your own. Connects to nothing.
+    #[arg(long)]
+    pub(crate) print: bool,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,8 @@ mod failure;
 mod health;
 mod http;
 mod log;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod migrate;
 mod progress;
 mod relay;
 mod signals;
@@ -47,6 +49,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Enqueue(arguments) => enqueue::run(arguments).await,
         Command::Status(arguments) => status::run(arguments).await,
         Command::Dead(arguments) => dead::run(arguments).await,
+        #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+        Command::Migrate(arguments) => migrate::run(arguments).await,
         Command::Drivers => {
             drivers::list();
             Ok(())

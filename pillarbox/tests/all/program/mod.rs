@@ -2,6 +2,8 @@
 
 mod dead;
 mod enqueueing;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod migrating;
 mod refusing;
 mod relaying;
 pub(crate) mod run;
