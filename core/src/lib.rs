@@ -12,6 +12,7 @@ pub mod docs;
 
 mod admin;
 mod backoff;
+mod cloudevents;
 mod enqueue;
 mod erased;
 mod error;
@@ -32,6 +33,7 @@ mod wakeup;
 
 pub use admin::{Admin, Affected, Cursor, Filter, ListState, Listing, Page, Stats, Stored};
 pub use backoff::Backoff;
+pub use cloudevents::CloudEvents;
 pub use enqueue::{Enqueue, EnqueueAlone};
 pub use erased::{AnyStorage, AnyTransport};
 pub use error::{Effect, Error, ErrorKind};
