@@ -19,8 +19,9 @@ use std::future::Future;
 ///
 /// - `now` in every answer is the store's own clock.
 /// - `compare_and_swap` is atomic: all changes or none, and none if one record is not as expected.
-/// - Positions are given by the store in the order of enqueueing, never by ids or producers' clocks. A dead message that is
-///   redriven under [`HeadPolicy::Continue`](crate::HeadPolicy) gets a new one, since it counts as new.
+/// - Positions are given by the store in the order of enqueueing, never by ids or producers' clocks, and never twice, also
+///   not after everything was removed: tokens are made of them. A dead message that is redriven under
+///   [`HeadPolicy::Continue`](crate::HeadPolicy) gets a new one, since it counts as new.
 pub trait RecordStorage: Send + Sync {
     /// What the store promises. [`max_run`](StorageGuarantees::max_run) bounds the runs that are made.
     fn guarantees(&self) -> StorageGuarantees;

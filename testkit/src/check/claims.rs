@@ -17,7 +17,12 @@ impl Checker<'_> {
         if !live.is_empty() {
             self.checked.situations.claim_repeated += 1;
             let answered: Vec<Token> = seen.runs.iter().map(|run| run.token).collect();
-            if answered != live {
+            // Of a message that is stored twice nobody can tell which copy is which.
+            let runs = self.model.runs_of(&seen.claim.nonce).iter();
+            let is_certain = runs
+                .flat_map(|run| self.model.messages_of(*run))
+                .all(|number| !self.model.messages[*number as usize].is_doubtful);
+            if answered != live && is_certain {
                 self.violate(Rule::Repetition, None, || {
                     format!("it had answered {live:?}, still live, and answers {answered:?} now")
                 });
@@ -31,10 +36,20 @@ impl Checker<'_> {
         }
         self.take_buried(seen);
         for run in &seen.runs {
-            // A run that is answered again is known.
-            if self.model.run_of(&run.token).is_none() {
-                self.take_run(by, seen, run);
+            match self.model.run_of(&run.token) {
+                None => self.take_run(by, seen, run),
+                Some(known) => self.check_known(seen, run, known),
             }
+        }
+    }
+
+    /// A run that is answered again is the same as before; a token is never given to another one.
+    fn check_known(&mut self, seen: &ClaimSeen, run: &Run, known: u32) {
+        let entries = &seen.entries[run.start as usize..][..run.len as usize];
+        let messages = entries.iter().filter_map(|entry| entry.message);
+        let is_same = messages.eq(self.model.messages_of(known).iter().copied());
+        if !is_same || self.model.runs[known as usize].is_settled {
+            self.violate(Rule::Fence, None, || format!("{:?} was given twice", run.token));
         }
     }
 
@@ -74,7 +89,8 @@ impl Checker<'_> {
         }
         for (place, entry) in entries.iter().enumerate() {
             let Some(number) = entry.message else { continue };
-            self.check_entry(seen, run, entry, number, &entries[..place]);
+            let before = &seen.entries[..run.start as usize + place];
+            self.check_entry(seen, run, entry, number, before);
             let message = &mut self.model.messages[number as usize];
             message.fence = run.token.fence;
             message.claims += 1;
@@ -119,6 +135,10 @@ impl Checker<'_> {
             return;
         }
         if let Some(holder) = self.model.messages[number as usize].holder {
+            if self.model.is_settling(holder, record) {
+                self.model.messages[number as usize].is_doubtful = true;
+                return;
+            }
             if self.model.is_live(holder, now, record) {
                 let (by, until) =
                     (self.model.runs[holder as usize].by, self.model.runs[holder as usize].until);
@@ -197,6 +217,7 @@ impl Checker<'_> {
                 }
                 Standing::Open => {
                     self.model.is_struck_out(other, Some(seen.now))
+                        || message.holder.is_some_and(|run| self.model.is_settling(run, record))
                         || before.iter().any(|entry| entry.message == Some(other))
                 }
             };

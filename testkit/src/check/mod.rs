@@ -72,7 +72,7 @@ impl Checker<'_> {
             Event::Claimed(seen) => self.on_claimed(by, seen),
             Event::Renewed { began, lease, answers } => self.on_renewed(*began, *lease, answers),
             Event::Settled { began, answers } => self.on_settled(*began, answers),
-            Event::Abandoned { tokens } => self.model.abandon(tokens),
+            Event::Abandoned { tokens, .. } => self.model.abandon(tokens),
             Event::Delivered { message, intact } => self.on_delivered(*message, *intact),
             Event::Disturbed { message } => self.model.messages[*message as usize].is_disturbed = true,
             Event::Ended { allowed: false } => {

@@ -73,6 +73,8 @@ pub(super) struct RunModel {
     pub(super) solo: bool,
     pub(super) renewed: bool,
     pub(super) is_settled: bool,
+    /// The record that answered its settlement.
+    pub(super) settled: u32,
     pub(super) is_doubtful: bool,
     start: u32,
     pub(super) len: u32,
@@ -119,10 +121,18 @@ impl Model {
         }
         let mut settling = HashMap::new();
         for (place, record) in history.records.iter().enumerate() {
-            if let Event::Settled { began, answers } = &record.event
-                && (*began as usize) < place
-            {
-                settling.extend(answers.iter().map(|(token, ..)| (*token, *began)));
+            match &record.event {
+                Event::Settled { began, answers } if (*began as usize) < place => {
+                    settling.extend(answers.iter().map(|(token, ..)| (*token, *began)));
+                }
+                // A repetition that is answered came later than the call that was not.
+                Event::Abandoned { began, tokens } => {
+                    for token in tokens {
+                        let first = settling.entry(*token).or_insert(*began);
+                        *first = (*first).min(*began);
+                    }
+                }
+                _ => {}
             }
         }
         Self {
@@ -255,8 +265,13 @@ impl Model {
     /// Whether a run covers its messages at `now`. One whose settlement is on its way may not any more.
     pub(super) fn is_live(&self, run: u32, now: Timestamp, record: u32) -> bool {
         let held = &self.runs[run as usize];
-        let is_settling = self.settling.get(&held.token).is_some_and(|began| *began <= record);
-        !held.is_settled && held.until > now && !held.is_doubtful && !is_settling
+        !held.is_settled && held.until > now && !held.is_doubtful && !self.is_settling(run, record)
+    }
+
+    /// Whether a settlement of a run is inside the store: it may or may not have had its effect.
+    pub(super) fn is_settling(&self, run: u32, record: u32) -> bool {
+        let held = &self.runs[run as usize];
+        !held.is_settled && self.settling.get(&held.token).is_some_and(|began| *began <= record)
     }
 
     pub(super) fn holds_anything(&self, by: u16) -> bool {
@@ -342,6 +357,7 @@ impl RunModel {
             solo,
             renewed: false,
             is_settled: false,
+            settled: 0,
             is_doubtful: false,
             start: 0,
             len: 0,

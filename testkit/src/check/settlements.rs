@@ -45,10 +45,10 @@ impl Checker<'_> {
             }
             return None;
         };
-        let (is_settled, until) = {
-            let held = &self.model.runs[run as usize];
-            (held.is_settled, held.until)
-        };
+        let record = u32::try_from(self.record).unwrap_or(u32::MAX);
+        let held = &self.model.runs[run as usize];
+        let (is_settled, settled, until) = (held.is_settled, held.settled, held.until);
+        let is_settling = self.model.is_settling(run, record) && self.model.is_loose;
         let messages = self.model.messages_of(run);
         let first = messages.first().copied();
         if self.model.runs[run as usize].is_doubtful
@@ -62,6 +62,8 @@ impl Checker<'_> {
                 && message.holder.is_none_or(|other| self.model.runs[other as usize].record < began)
         });
         match outcome {
+            // Calls that overlap may have had their effects in either order.
+            Outcome::Applied if is_settled && settled >= began => {}
             Outcome::Applied if is_settled => {
                 self.violate(Rule::Stale, first, || "its run was settled before".to_owned());
             }
@@ -72,13 +74,13 @@ impl Checker<'_> {
                     });
                 }
             }
-            Outcome::AlreadyApplied if !is_settled => {
+            Outcome::AlreadyApplied if !is_settled && !is_settling => {
                 self.violate(Rule::FalseRepeat, first, || "its run was never settled".to_owned());
             }
             Outcome::AlreadyApplied => {}
             Outcome::Fenced => {
                 let nobody_can = self.model.last_claim < until && !self.model.is_loose;
-                if !is_settled && taken.is_none() && (at < until || nobody_can) {
+                if !is_settled && !is_settling && taken.is_none() && (at < until || nobody_can) {
                     self.violate(Rule::FalseFence, first, || {
                         format!("at {at:?}, with a lease until {until:?} that nobody has taken")
                     });
@@ -89,7 +91,9 @@ impl Checker<'_> {
     }
 
     fn apply(&mut self, run: u32, settlement: &SettlementSeen, at: Timestamp) {
-        self.model.runs[run as usize].is_settled = true;
+        let held = &mut self.model.runs[run as usize];
+        held.is_settled = true;
+        held.settled = u32::try_from(self.record).unwrap_or(u32::MAX);
         let messages = self.model.messages_of(run).to_vec();
         for (place, number) in messages.into_iter().enumerate() {
             if self.model.messages[number as usize].holder != Some(run) {

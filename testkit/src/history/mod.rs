@@ -126,6 +126,8 @@ pub enum Event {
     },
     /// A call was dropped inside the store: nobody knows what became of these runs, or of a claim if there are none.
     Abandoned {
+        /// The index of the record that was the last when the call reached the store.
+        began: u32,
         /// The tokens of the call.
         tokens: Vec<Token>,
     },

@@ -25,7 +25,8 @@ impl<S: Storage> Storage for RecordedStorage<S> {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, Error> {
-        let open = Open { recorder: &self.recorder, tokens: Some(Vec::new()) };
+        let began = self.recorder.length();
+        let open = Open { recorder: &self.recorder, began, tokens: Some(Vec::new()) };
         let result = self.inner.claim(claim).await;
         open.answered(result.is_err());
         if let Ok(claimed) = &result {
@@ -50,7 +51,7 @@ impl<S: Storage> Storage for RecordedStorage<S> {
 
     async fn renew(&self, tokens: &[Token], lease: Duration) -> Result<Vec<Renewed>, Error> {
         let began = self.recorder.length();
-        let open = Open { recorder: &self.recorder, tokens: Some(tokens.to_vec()) };
+        let open = Open { recorder: &self.recorder, began, tokens: Some(tokens.to_vec()) };
         let result = self.inner.renew(tokens, lease).await;
         open.answered(result.is_err());
         if let Ok(answers) = &result {
@@ -63,7 +64,7 @@ impl<S: Storage> Storage for RecordedStorage<S> {
     async fn settle(&self, settlements: &Settlements) -> Result<Vec<Settled>, Error> {
         let began = self.recorder.length();
         let tokens = settlements.iter().map(|(token, _)| token).collect();
-        let open = Open { recorder: &self.recorder, tokens: Some(tokens) };
+        let open = Open { recorder: &self.recorder, began, tokens: Some(tokens) };
         let result = self.inner.settle(settlements).await;
         open.answered(result.is_err());
         if let Ok(answers) = &result {
@@ -86,6 +87,7 @@ impl<S: Storage> Storage for RecordedStorage<S> {
 /// A call that is inside the store. One that never comes out leaves its runs in doubt.
 struct Open<'a> {
     recorder: &'a Recorder,
+    began: u32,
     tokens: Option<Vec<Token>>,
 }
 
@@ -101,7 +103,7 @@ impl Open<'_> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         if let Some(tokens) = self.tokens.take() {
-            self.recorder.note(Event::Abandoned { tokens });
+            self.recorder.note(Event::Abandoned { began: self.began, tokens });
         }
     }
 }

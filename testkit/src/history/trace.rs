@@ -81,7 +81,7 @@ impl fmt::Display for Line<'_> {
                     write!(out, " {}{settlement} → {}", Short(*token), name(answer.outcome))
                 })
             }
-            Event::Abandoned { tokens } => write!(out, "a call is dropped inside the store: {tokens:?}"),
+            Event::Abandoned { tokens, .. } => write!(out, "a call is dropped inside the store: {tokens:?}"),
             Event::Delivered { message: Some(message), intact } => {
                 let changed = if *intact { "" } else { ", changed" };
                 write!(out, "the broker takes m{message}{changed}")

@@ -6,6 +6,7 @@ use pillarbox_core::{
     StorageGuarantees, Stored, StoredRecord, Wakeup, step,
 };
 use pillarbox_testkit::simulate::{Look, Setup, Subject};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ impl Subject for Lists {
             max_strikes: setup.max_strikes,
             max_run: setup.max_run,
         };
-        Arc::new(Records(List { records: Arc::default(), guarantees, setup }))
+        Arc::new(Records(List { records: Arc::default(), next: Arc::default(), guarantees, setup }))
     }
 
     fn begin(&self, storage: &Self::Storage) -> Self::Transaction {
@@ -43,7 +44,7 @@ impl Subject for Lists {
         let now = (list.setup.clock)();
         let mut records = list.lock();
         for message in transaction {
-            let position = records.last().map_or(0, |last| last.position + 1);
+            let position = list.next.fetch_add(1, Ordering::Relaxed);
             records.push(StoredRecord::new(position, message, now));
         }
     }
@@ -61,6 +62,8 @@ impl Subject for Lists {
 #[derive(Clone)]
 pub(super) struct List {
     records: Arc<Mutex<Vec<StoredRecord>>>,
+    /// Positions are never given twice: tokens are made of them.
+    next: Arc<AtomicU64>,
     guarantees: StorageGuarantees,
     setup: Setup,
 }
@@ -146,7 +149,7 @@ impl List {
                     // It counts as new.
                     let mut stored = records.remove(place);
                     stored.record = *record;
-                    stored.position = records.last().map_or(0, |last| last.position).max(stored.position) + 1;
+                    stored.position = self.next.fetch_add(1, Ordering::Relaxed);
                     records.push(stored);
                 }
             }
