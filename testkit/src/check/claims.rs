@@ -11,6 +11,8 @@ impl Checker<'_> {
             .model
             .runs_of(&seen.claim.nonce)
             .iter()
+            // One that was answered while this call was inside the store may not have been there when it looked.
+            .filter(|run| self.model.runs[**run as usize].record < seen.began)
             .filter(|run| self.model.is_current(**run) && self.model.is_live(**run, seen.now, record))
             .map(|run| self.model.runs[*run as usize].token)
             .collect();

@@ -119,19 +119,18 @@ impl Model {
                 is_doubtful: false,
             });
         }
-        let mut settling = HashMap::new();
+        let mut settling: HashMap<Token, u32> = HashMap::new();
         for (place, record) in history.records.iter().enumerate() {
+            // The first call counts: later ones repeat it.
+            let mut note = |token: &Token, began: u32| {
+                let first = settling.entry(*token).or_insert(began);
+                *first = (*first).min(began);
+            };
             match &record.event {
                 Event::Settled { began, answers } if (*began as usize) < place => {
-                    settling.extend(answers.iter().map(|(token, ..)| (*token, *began)));
+                    answers.iter().for_each(|(token, ..)| note(token, *began));
                 }
-                // A repetition that is answered came later than the call that was not.
-                Event::Abandoned { began, tokens } => {
-                    for token in tokens {
-                        let first = settling.entry(*token).or_insert(*began);
-                        *first = (*first).min(*began);
-                    }
-                }
+                Event::Abandoned { began, tokens } => tokens.iter().for_each(|token| note(token, *began)),
                 _ => {}
             }
         }

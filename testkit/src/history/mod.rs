@@ -209,6 +209,8 @@ pub enum Event {
 /// A claim, as the store answered it.
 #[derive(Clone, Debug)]
 pub struct ClaimSeen {
+    /// The index of the record that was the last when the call reached the store.
+    pub began: u32,
     /// What was asked for.
     pub claim: Claim,
     /// The store's time.

@@ -39,6 +39,7 @@ impl<S: Storage> Storage for RecordedStorage<S> {
                 strikes: entry.strikes,
             });
             self.recorder.note(Event::Claimed(Box::new(ClaimSeen {
+                began,
                 claim,
                 now: claimed.now,
                 runs: claimed.runs.clone(),
