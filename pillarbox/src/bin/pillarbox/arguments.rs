@@ -2,8 +2,10 @@
 
 use crate::address::redacted;
 use crate::{dead, duration};
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use pillarbox::MessageId;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -181,13 +183,14 @@ pub(crate) struct FilterArguments {
     #[arg(long = "id", value_name = "ID")]
     pub(crate) ids: Vec<MessageId>,
     /// Only this topic.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) topic: Option<String>,
     /// Only this ordering key.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) key: Option<String>,
     /// Only those whose reason contains this.
-    #[arg(long, value_name = "TEXT")]
+    // An empty one would match everything: what `--reason "$VARIABLE"` becomes where the variable is not set.
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) reason: Option<String>,
 }
 
@@ -199,6 +202,7 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-    eprint!("{}", redacted(&error.render().to_string(), arguments));
+    // As in `say`: where standard error is full or gone there is nobody left to tell.
+    let _ = std::io::stderr().write_all(redacted(&error.render().to_string(), arguments).as_bytes());
     ExitCode::from(2)
 }

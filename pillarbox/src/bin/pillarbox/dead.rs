@@ -2,6 +2,7 @@
 
 use crate::arguments::{DeadArguments, FilterArguments, StorageArguments};
 use crate::failure::Failure;
+use crate::say;
 use crate::{connect, progress, stored};
 use clap::{Args, Subcommand};
 use pillarbox::{Admin, AnyStorage, Filter, ListState, Listing, MessageId, Stored};
@@ -94,12 +95,7 @@ async fn list(arguments: ListArguments) -> Result<(), Failure> {
         }
     })
     .await?;
-    match failed {
-        Some(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::system("write to standard output", &error))
-        }
-        _ => Ok(()),
-    }
+    say::written(failed.map_or_else(|| output.flush(), Err))
 }
 
 async fn show(arguments: ShowArguments) -> Result<(), Failure> {
@@ -107,8 +103,7 @@ async fn show(arguments: ShowArguments) -> Result<(), Failure> {
     let Some(stored) = connect::admin(&storage)?.get(arguments.id).await? else {
         return Err(Failure::failed(format!("there is no dead or scheduled message {}", arguments.id)));
     };
-    println!("{:#}", stored::object(&stored));
-    Ok(())
+    say::print(&format!("{:#}\n", stored::object(&stored)))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -140,15 +135,13 @@ async fn change(arguments: ChangeArguments, change: Change) -> Result<(), Failur
     let limit = arguments.limit.unwrap_or(u64::MAX).min(admin.stats().await?.dead);
     if arguments.dry_run {
         let count = each(admin, &filter, limit, |_| {}).await?;
-        println!("would {verb} {count} dead letters");
-        return Ok(());
+        return say::print(&format!("would {verb} {count} dead letters\n"));
     }
     if change == (Change::Discard { confirmed: false }) && !confirmed(admin, &filter, limit).await? {
         return Err(Failure::failed("nothing was discarded"));
     }
     let count = apply(&storage, &filter, limit, change).await?;
-    println!("{done} {count} dead letters");
-    Ok(())
+    say::print(&format!("{done} {count} dead letters\n"))
 }
 
 /// Changes page after page until the limit, or until there are no more.
@@ -182,7 +175,10 @@ async fn confirmed(admin: &dyn Admin, filter: &Filter, limit: u64) -> Result<boo
         return Err(Failure::misconfigured("discarding is for good: say --yes, or ask with --dry-run first"));
     }
     let count = each(admin, filter, limit, |_| {}).await?;
-    eprint!("Discard {count} dead letters for good? [y/N] ");
+    let question = format!("Discard {count} dead letters for good? [y/N] ");
+    std::io::stderr()
+        .write_all(question.as_bytes())
+        .map_err(|error| Failure::system("ask on standard error", &error))?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|error| Failure::system("read the answer", &error))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -1,23 +1,26 @@
 use crate::connect::is_within_one_process;
+use crate::failure::Failure;
+use crate::say;
 
 /// Prints what can be opened.
-pub(crate) fn list() {
+pub(crate) fn list() -> Result<(), Failure> {
     let registry = pillarbox::registry();
-    println!("Stores (--storage)\n");
+    let mut text = "Stores (--storage)\n\n".to_owned();
     for driver in registry
         .storages()
         .iter()
         .filter(|driver| !driver.schemes.iter().any(|scheme| is_within_one_process(scheme)))
     {
-        tell(driver.schemes, driver.description);
+        text += &entry(driver.schemes, driver.description);
     }
-    println!("Brokers (--transport)\n");
+    text += "Brokers (--transport)\n\n";
     for driver in registry.transports() {
-        tell(driver.schemes, driver.description);
+        text += &entry(driver.schemes, driver.description);
     }
+    say::print(&text)
 }
 
-fn tell(schemes: &[&str], description: &str) {
+fn entry(schemes: &[&str], description: &str) -> String {
     let schemes: Vec<_> = schemes.iter().map(|scheme| format!("{scheme}:")).collect();
-    println!("{}\n{description}\n", schemes.join(" "));
+    format!("{}\n{description}\n\n", schemes.join(" "))
 }

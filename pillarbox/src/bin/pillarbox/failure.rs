@@ -28,7 +28,7 @@ impl Failure {
 
     /// Says it on standard error, and answers the exit code.
     pub(crate) fn tell(&self) -> ExitCode {
-        eprintln!("pillarbox: {}", self.text);
+        crate::say::tell(&self.text);
         ExitCode::from(self.code)
     }
 }

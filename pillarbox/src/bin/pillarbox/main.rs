@@ -15,6 +15,7 @@ mod log;
 mod migrate;
 mod progress;
 mod relay;
+mod say;
 mod signals;
 mod status;
 mod stored;
@@ -51,9 +52,6 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Dead(arguments) => dead::run(arguments).await,
         #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
         Command::Migrate(arguments) => migrate::run(arguments).await,
-        Command::Drivers => {
-            drivers::list();
-            Ok(())
-        }
+        Command::Drivers => drivers::list(),
     }
 }

@@ -4,6 +4,7 @@ use crate::connect;
 use crate::failure::Failure;
 use crate::health::Health;
 use crate::http::{Metrics, Page};
+use crate::say;
 use crate::signals::Signals;
 use pillarbox::{
     CountingObserver, DEFAULT_PREFIX, MetricsObserver, Observers, Relay, RelayConfig, TokioTimer,
@@ -35,8 +36,18 @@ pub(crate) async fn run(arguments: RelayArguments) -> Result<(), Failure> {
         None
     };
 
-    let storage = connect::storage(&arguments.storage).await?.storage;
-    let transport = pillarbox::registry().transport(&arguments.transport).await?;
+    let opening = async {
+        let storage = connect::storage(&arguments.storage).await?.storage;
+        Ok::<_, Failure>((storage, pillarbox::registry().transport(&arguments.transport).await?))
+    };
+    // A server that does not answer is waited for, but not against a signal.
+    let (storage, transport) = tokio::select! {
+        opened = opening => opened?,
+        _ = signals.next() => {
+            say::tell("stopped before it was connected; it held nothing");
+            return Ok(());
+        }
+    };
     let serving = async {
         match (listener, metrics) {
             (Some(listener), Some(metrics)) => {
@@ -59,7 +70,7 @@ pub(crate) async fn run(arguments: RelayArguments) -> Result<(), Failure> {
         drop(stop);
         tracing::info!("draining; a second signal ends it at once");
         let code = signals.next().await;
-        eprintln!("pillarbox: ended at once by a second signal; what was being sent may be sent again");
+        say::tell("ended at once by a second signal; what was being sent may be sent again");
         std::process::exit(i32::from(code));
     });
     tokio::select! {
@@ -67,17 +78,17 @@ pub(crate) async fn run(arguments: RelayArguments) -> Result<(), Failure> {
         failure = serving => return Err(failure),
     }
     let counts = counting.counts();
-    eprintln!(
-        "pillarbox: stopped; published {}, retried {}, buried {}, gave back {}, lost leases of runs {}",
+    say::tell(format_args!(
+        "stopped; published {}, retried {}, buried {}, gave back {}, lost leases of runs {}",
         counts.settled, counts.retried, counts.buried, counts.released, counts.fenced
-    );
+    ));
     Ok(())
 }
 
 fn tell_what_it_does(arguments: &RelayArguments, config: &RelayConfig) {
     let (from, to) = (shown(&arguments.storage.storage), shown(&arguments.transport));
     let at = arguments.listen.map(|address| format!("; health and metrics at http://{address}"));
-    eprintln!("pillarbox: relaying from {from} to {to}{}", at.unwrap_or_default());
+    say::tell(format_args!("relaying from {from} to {to}{}", at.unwrap_or_default()));
     tracing::debug!(?config, "settings");
 }
 

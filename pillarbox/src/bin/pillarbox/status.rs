@@ -1,6 +1,7 @@
 use crate::arguments::StatusArguments;
 use crate::connect;
 use crate::failure::Failure;
+use crate::say;
 use serde_json::json;
 
 /// Prints how much is stored.
@@ -17,19 +18,18 @@ pub(crate) async fn run(arguments: StatusArguments) -> Result<(), Failure> {
             "published": stats.published,
             "oldest_due_age_seconds": age.map(|age| age.as_secs_f64()),
         });
-        println!("{object}");
-        return Ok(());
+        return say::print(&format!("{object}\n"));
     }
-    println!("pending    {:>12}  due, and waiting for a relay", stats.pending);
-    println!(
-        "scheduled  {:>12}  waiting for a time, a retry or an earlier message of their key",
-        stats.scheduled
+    let mut text = format!(
+        "pending    {:>12}  due, and waiting for a relay\n\
+         scheduled  {:>12}  waiting for a time, a retry or an earlier message of their key\n\
+         claimed    {:>12}  held by relays\n\
+         dead       {:>12}  given up: see `pillarbox dead list`\n\
+         published  {:>12}  kept after publishing\n",
+        stats.pending, stats.scheduled, stats.claimed, stats.dead, stats.published
     );
-    println!("claimed    {:>12}  held by relays", stats.claimed);
-    println!("dead       {:>12}  given up: see `pillarbox dead list`", stats.dead);
-    println!("published  {:>12}  kept after publishing", stats.published);
     if let Some(age) = age {
-        println!("the oldest message that is due has waited for {age:.1?}");
+        text += &format!("the oldest message that is due has waited for {age:.1?}\n");
     }
-    Ok(())
+    say::print(&text)
 }

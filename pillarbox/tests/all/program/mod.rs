@@ -9,3 +9,5 @@ mod relaying;
 pub(crate) mod run;
 #[cfg(all(feature = "tls", feature = "rabbitmq"))]
 mod tls;
+#[cfg(unix)]
+mod unheard;

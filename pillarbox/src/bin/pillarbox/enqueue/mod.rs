@@ -5,7 +5,7 @@ mod line;
 
 use crate::arguments::EnqueueArguments;
 use crate::failure::Failure;
-use crate::{connect, progress};
+use crate::{connect, progress, say};
 use input::{Batch, Item};
 use pillarbox::{Effect, EnqueueAlone, ErrorKind, Message};
 use std::time::Instant;
@@ -27,12 +27,14 @@ pub(crate) const HELP: &str = r#"Each line is one JSON object:
   delay           not before so long from now: 30s, 500ms, 2m, 1h
   created_at      when it was made, as `deliver_at`; now by default
 
-What the transport `stdout:` prints can be enqueued again. Empty lines are skipped. Anything else is a bad line, and so
-are unknown fields: standard error names it by its number, from 1, and the exit code is 1.
+What the transport `stdout:` prints can be enqueued again. Empty lines are skipped. Anything
+else is a bad line, and so are unknown fields: standard error names it by its number, from 1,
+and the exit code is 1.
 
-What is stored then: without --keep-going every line before the first bad one and none after it; with --keep-going
-every line but the bad ones. Lines are stored in their order, in batches of up to 500, each wholly or not at all. If the
-store fails, the program ends and says which lines are stored."#;
+What is stored then: without --keep-going every line before the first bad one and none after
+it; with --keep-going every line but the bad ones. Lines are stored in their order, in batches
+of up to 500, each wholly or not at all. If the store fails, the program ends and says
+which lines are stored."#;
 
 /// Enqueues all lines.
 pub(crate) async fn run(arguments: EnqueueArguments) -> Result<(), Failure> {
@@ -51,9 +53,9 @@ pub(crate) async fn run(arguments: EnqueueArguments) -> Result<(), Failure> {
     run.bar.finish_and_clear();
     let Run { enqueued, bytes, bad, .. } = run;
     let seconds = started.elapsed().as_secs_f64();
-    eprintln!(
-        "pillarbox: enqueued {enqueued} messages with {bytes} bytes of payload in {seconds:.2} s; bad lines: {bad}"
-    );
+    say::tell(format_args!(
+        "enqueued {enqueued} messages with {bytes} bytes of payload in {seconds:.2} s; bad lines: {bad}"
+    ));
     outcome?;
     if bad > 0 { Err(Failure::failed(format!("{bad} lines were not enqueued"))) } else { Ok(()) }
 }
@@ -122,7 +124,7 @@ impl Run<'_> {
 
     fn refuse(&mut self, number: u64, reason: &str, keep_going: bool) -> Result<(), Failure> {
         self.bad += 1;
-        self.bar.suspend(|| eprintln!("pillarbox: line {number}: {reason}"));
+        self.bar.suspend(|| say::tell(format_args!("line {number}: {reason}")));
         if keep_going {
             return Ok(());
         }
