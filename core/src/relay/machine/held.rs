@@ -48,6 +48,7 @@ pub(super) struct HeldEntry {
     pub(super) verdict: Option<Verdict>,
     run: u32,
     next_of_key: Option<u32>,
+    undecodable: bool,
 }
 
 /// Where an entry without a verdict is.
@@ -75,6 +76,7 @@ pub(super) struct HeldRun {
     pub(super) settling: bool,
     /// How many of its messages the broker has confirmed.
     pub(super) sent: u32,
+    has_undecodable: bool,
     start: u32,
     len: u32,
     undecided: u32,
@@ -106,6 +108,7 @@ impl Held {
         let mut entries = claimed.entries.into_iter();
         for (run, handed_out) in claimed.runs.iter().enumerate() {
             let start = length(&claim.entries);
+            let mut has_undecodable = false;
             for entry in entries.by_ref().take(handed_out.len as usize) {
                 let place = length(&claim.entries);
                 let (message, id) = match entry.content {
@@ -119,6 +122,8 @@ impl Held {
                     }
                 };
                 let key = message.as_ref().and_then(Message::key);
+                let is_undecodable = message.is_none();
+                has_undecodable |= is_undecodable;
                 let previous = key.and_then(|key| self.last_of_key.insert(hash(key), place));
                 if let Some(previous) = previous {
                     claim.entries[previous as usize].next_of_key = Some(place);
@@ -132,6 +137,7 @@ impl Held {
                     verdict: None,
                     run: u32::try_from(run).unwrap_or(u32::MAX),
                     next_of_key: None,
+                    undecodable: is_undecodable,
                 });
             }
             let len = length(&claim.entries) - start;
@@ -142,6 +148,7 @@ impl Held {
                 renewing: false,
                 renew_first,
                 settling: false,
+                has_undecodable,
                 sent: 0,
                 start,
                 len,
@@ -212,7 +219,8 @@ impl Held {
     pub(super) fn decide(&mut self, at: EntryRef, verdict: Verdict) {
         let claim = &mut self.slots[at.slot as usize];
         let entry = &mut claim.entries[at.entry as usize];
-        let run = &mut claim.runs[entry.run as usize];
+        let place = entry.run;
+        let run = &mut claim.runs[place as usize];
         // The verdicts of a run that is being settled were taken out: its messages are decided, whatever becomes of the
         // heads of their keys in other runs.
         if entry.verdict.is_some() || run.settling {
@@ -223,7 +231,10 @@ impl Held {
         run.undecided -= 1;
         if run.undecided == 0 {
             run.settling = true;
-            self.decided.push_back(RunRef { slot: at.slot, run: entry.run });
+            if run.has_undecodable {
+                spare_undecodable(&mut claim.entries[run.start as usize..][..run.len as usize]);
+            }
+            self.decided.push_back(RunRef { slot: at.slot, run: place });
         }
     }
 
@@ -258,6 +269,21 @@ impl Held {
             claim.entries.clear();
             claim.runs.clear();
             self.free.push(at.slot);
+        }
+    }
+}
+
+/// The store may read a key where the relay can read no message, and takes no burial behind a message of that key that stays. So
+/// what cannot be decoded is buried another time, once nothing before it stays.
+fn spare_undecodable(entries: &mut [HeldEntry]) {
+    let mut stays = false;
+    for entry in entries {
+        match entry.verdict {
+            Some(Verdict::Retry { .. } | Verdict::Release { .. }) => stays = true,
+            Some(Verdict::Bury { .. }) if stays && entry.undecodable => {
+                entry.verdict = Some(Verdict::Release { after: std::time::Duration::ZERO });
+            }
+            _ => {}
         }
     }
 }

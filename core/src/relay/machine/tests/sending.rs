@@ -218,6 +218,29 @@ fn an_undecodable_record_is_buried_and_the_others_flow() {
 }
 
 #[test]
+fn an_undecodable_record_behind_a_message_that_stays_is_not_buried_yet() {
+    for (kind, expected) in [
+        (ErrorKind::Unroutable, "retry, release, published"),
+        (ErrorKind::Unavailable, "release later, release, published"),
+        (ErrorKind::Rejected, "bury, bury, published"),
+    ] {
+        let mut world = World::new();
+        let claim = world.take_claim();
+        let messages = [("north", Some("k")), ("north", Some("k")), ("south", None)];
+        let (mut claimed, _) = one_run(&claim, &messages, 0);
+        let reason = "a header is no text".into();
+        claimed.entries[1].content =
+            Content::Undecodable(crate::Undecodable { id: None, bytes: "x".into(), reason });
+        world.handle(Event::Claimed { nonce: claim.nonce, result: Ok(claimed) });
+        let north = world.take_publish();
+        let south = world.take_publish();
+        world.answer(north, [Some(Err(error(kind).not_applied()))]);
+        world.confirm_all(south);
+        assert_eq!(world.settle(Outcome::Applied), [expected], "its key may be the same: {kind:?}");
+    }
+}
+
+#[test]
 fn bad_credentials_stop_a_relay_that_never_succeeded_and_pause_one_that_did() {
     let mut world = World::new();
     world.give(&[("north", None)]);
