@@ -1,4 +1,10 @@
-//! Conformance suites, real servers and fault injection for the Pillarbox outbox.
+//! Conformance suites, deterministic simulation, fault injection and real servers for the Pillarbox outbox.
+//!
+//! - [`storage`] and [`transport`]: suites of named cases that prove an implementation.
+//! - [`simulate`]: production relays on a storage in virtual time, with everything that goes wrong decided by a seed; its
+//!   [`history`] is judged by [`check`].
+//! - [`fault`]: decorators that fail, delay and repeat calls; [`choices`]: what a seed decides.
+//! - `servers` (a feature): real servers as child processes, and a proxy that breaks connections.
 
 pub mod check;
 pub mod choices;

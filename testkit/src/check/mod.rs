@@ -171,7 +171,9 @@ impl Checker<'_> {
             Event::Crashed => seen.crashed += 1,
             Event::Stopped => seen.stopped += 1,
             Event::Ended { allowed: true } => seen.refused_at_start += 1,
-            Event::Paused { micros } if *micros > 400_000 => seen.stood_still += 1,
+            Event::Paused { micros } if u128::from(*micros) > self.history.terms.lease.as_micros() => {
+                seen.stood_still += 1;
+            }
             Event::ClockJumped { .. } => seen.clock_jumped += 1,
             Event::Partitioned { .. } => seen.partitioned += 1,
             Event::Slowed { .. } => seen.slowed += 1,

@@ -50,11 +50,18 @@ pub struct Terms {
     pub max_strikes: u32,
     /// How many failed sends bury a message.
     pub max_attempts: u32,
+    /// The lease that relays ask for.
+    pub lease: Duration,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { head_policy: HeadPolicy::Continue, max_strikes: 3, max_attempts: 5 }
+        Self {
+            head_policy: HeadPolicy::Continue,
+            max_strikes: 3,
+            max_attempts: 5,
+            lease: Duration::from_secs(30),
+        }
     }
 }
 

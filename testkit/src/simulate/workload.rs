@@ -108,6 +108,7 @@ impl Workload {
             head_policy: if pick(&[0, 0, 0, 1]) == 1 { HeadPolicy::Block } else { HeadPolicy::Continue },
             max_strikes: pick(&[3, 1, 2]),
             max_attempts: pick(&[3, 1, 2, 5]),
+            lease: simulation.lease,
         };
         let lease = simulation.lease;
         let config = RelayConfig::default()

@@ -1,7 +1,7 @@
 //! The memory storage as a subject of the simulator: shared by the tests and the example.
 
 use futures_util::FutureExt as _;
-use pillarbox_core::{Admin as _, Filter, ListState, Listing, Message};
+use pillarbox_core::{Admin as _, Filter, ListState, Listing, Message, Stored};
 use pillarbox_memory::{MemoryClock, MemoryConfig, MemoryStorage, MemoryTransaction};
 use pillarbox_testkit::simulate::{Look, Setup, Subject};
 
@@ -56,7 +56,7 @@ pub(crate) fn look(storage: &MemoryStorage) -> Look {
     if stats.dead > 0 {
         let listing = Listing { state: ListState::Dead, filter: Filter::all(), cursor: None, limit: 1_000 };
         let page = storage.list(listing).now_or_never().expect("it answers at once").expect("it answers");
-        dead.extend(page.messages.iter().filter_map(pillarbox_core::Stored::id));
+        dead.extend(page.messages.iter().filter_map(Stored::id));
     }
     Look { remaining: stats.pending + stats.scheduled + stats.claimed, dead }
 }
