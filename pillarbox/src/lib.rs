@@ -35,6 +35,7 @@
 //! | `sqlite`, `postgres`, `mysql` | `sql`: the storages in SQL databases |
 //! | `rabbitmq` | `rabbitmq`: the transport to RabbitMQ |
 //! | `redis-streams` | `redis_streams`: the transport to Redis Streams |
+//! | `http` | `http`: the transport to HTTP endpoints, as CloudEvents |
 //! | `tls` | TLS for them, with the system's root certificates |
 //! | `tokio` (default) | `TokioTimer` |
 //! | `futures-timer` | `FuturesTimer`, for smol, async-std and one's own runtime |
@@ -81,6 +82,10 @@ pub use pillarbox_sql as sql;
 /// The transport to RabbitMQ.
 #[cfg(feature = "rabbitmq")]
 pub use pillarbox_rabbitmq as rabbitmq;
+
+/// The transport to HTTP endpoints: webhooks, as CloudEvents.
+#[cfg(feature = "http")]
+pub use pillarbox_http as http;
 
 /// The transport to Redis Streams.
 #[cfg(feature = "redis-streams")]

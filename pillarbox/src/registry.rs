@@ -29,6 +29,8 @@ pub fn registry() -> Registry {
     let registry = registry.with_transport(pillarbox_rabbitmq::DRIVER);
     #[cfg(feature = "redis-streams")]
     let registry = registry.with_transport(pillarbox_redis_streams::DRIVER);
+    #[cfg(feature = "http")]
+    let registry = registry.with_transport(pillarbox_http::DRIVER);
     registry
         .with_absent("memory", "memory")
         .with_absent("stdout", "memory")
@@ -41,6 +43,8 @@ pub fn registry() -> Registry {
         .with_absent("mariadb", "mysql")
         .with_absent("amqp", "rabbitmq")
         .with_absent("amqps", "rabbitmq")
+        .with_absent("https", "http")
+        .with_absent("http", "http")
         .with_absent_transport("redis", "redis-streams")
         .with_absent_transport("rediss", "redis-streams")
 }
