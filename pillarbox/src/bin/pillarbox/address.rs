@@ -15,9 +15,13 @@ pub(crate) fn shown(url: &str) -> String {
 pub(crate) fn redacted(text: &str, arguments: impl IntoIterator<Item = String>) -> String {
     let mut text = text.to_owned();
     for argument in arguments {
-        let value = argument.split_once('=').map_or(argument.as_str(), |(name, value)| {
-            if name.starts_with('-') { value } else { argument.as_str() }
-        });
+        // What stands before an `=` outside of the URL is a flag's name, or a route's pattern, or both.
+        let mut value = argument.as_str();
+        while let Some((name, rest)) = value.split_once('=')
+            && !name.contains(':')
+        {
+            value = rest;
+        }
         if value.contains("://") {
             text = text.replace(value, &shown(value));
         }
@@ -52,5 +56,9 @@ mod tests {
         let text = "unexpected argument 'redis://:secret@host/', or 'redis://:hidden@host/'";
         let shown = redacted(text, arguments);
         assert_eq!(shown, "unexpected argument 'redis://host', or 'redis://host'");
+        let arguments =
+            ["--rout=orders.*=amqp://ann:secret@host/".to_owned(), "a=amqp://ann:secret@host".to_owned()];
+        let shown = redacted("'orders.*=amqp://ann:secret@host/', 'a=amqp://ann:secret@host'", arguments);
+        assert_eq!(shown, "'orders.*=amqp://host', 'a=amqp://host'");
     }
 }

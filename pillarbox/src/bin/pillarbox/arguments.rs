@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// The environment's variables that belong to the program, behind the prefix of the relay's settings.
-pub(crate) const OWN_VARIABLES: [&str; 4] = ["STORAGE_URL", "TRANSPORT_URL", "LISTEN", "LOG"];
+pub(crate) const OWN_VARIABLES: [&str; 5] = ["STORAGE_URL", "TRANSPORT_URL", "ROUTES", "LISTEN", "LOG"];
 
 /// The transactional outbox: relays messages from a store to a broker, enqueues, and looks after dead letters.
 ///
@@ -62,9 +62,25 @@ pub(crate) struct StorageArguments {
 pub(crate) struct RelayArguments {
     #[command(flatten)]
     pub(crate) storage: StorageArguments,
-    /// The broker, such as `amqp://localhost`, or `stdout:`.
-    #[arg(long, env = "PILLARBOX__TRANSPORT_URL", hide_env_values = true, value_name = "URL")]
-    pub(crate) transport: String,
+    /// The broker, such as `amqp://localhost`, or `stdout:`. With `--route` it takes what no route does.
+    #[arg(
+        long,
+        env = "PILLARBOX__TRANSPORT_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        required_unless_present = "route"
+    )]
+    pub(crate) transport: Option<String>,
+    /// Send topics that match a pattern to a broker of their own, such as 'orders.*=amqp://localhost'; may be given again, and the
+    /// first that matches wins. `*` is within one word, `**` is anything. A broker that is away holds up none of the others.
+    #[arg(
+        long,
+        env = "PILLARBOX__ROUTES",
+        hide_env_values = true,
+        value_name = "PATTERN=URL",
+        value_delimiter = ' '
+    )]
+    pub(crate) route: Vec<String>,
     /// Serve /health, /ready and /metrics at this address, such as 127.0.0.1:9090.
     #[arg(long, env = "PILLARBOX__LISTEN", value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,

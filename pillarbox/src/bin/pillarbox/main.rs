@@ -15,6 +15,7 @@ mod log;
 mod migrate;
 mod progress;
 mod relay;
+mod routes;
 mod say;
 mod signals;
 mod status;

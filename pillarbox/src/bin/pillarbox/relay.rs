@@ -4,6 +4,7 @@ use crate::connect;
 use crate::failure::Failure;
 use crate::health::Health;
 use crate::http::{Metrics, Page};
+use crate::routes;
 use crate::say;
 use crate::signals::Signals;
 use pillarbox::{
@@ -38,7 +39,7 @@ pub(crate) async fn run(arguments: RelayArguments) -> Result<(), Failure> {
 
     let opening = async {
         let storage = connect::storage(&arguments.storage).await?.storage;
-        Ok::<_, Failure>((storage, pillarbox::registry().transport(&arguments.transport).await?))
+        Ok::<_, Failure>((storage, routes::transport(&arguments).await?))
     };
     // A server that does not answer is waited for, but not against a signal.
     let (storage, transport) = tokio::select! {
@@ -86,7 +87,7 @@ pub(crate) async fn run(arguments: RelayArguments) -> Result<(), Failure> {
 }
 
 fn tell_what_it_does(arguments: &RelayArguments, config: &RelayConfig) {
-    let (from, to) = (shown(&arguments.storage.storage), shown(&arguments.transport));
+    let (from, to) = (shown(&arguments.storage.storage), routes::shown(arguments));
     let at = arguments.listen.map(|address| format!("; health and metrics at http://{address}"));
     say::tell(format_args!("relaying from {from} to {to}{}", at.unwrap_or_default()));
     tracing::debug!(?config, "settings");

@@ -6,6 +6,8 @@ mod enqueueing;
 mod migrating;
 mod refusing;
 mod relaying;
+#[cfg(feature = "redis-streams")]
+mod routing;
 pub(crate) mod run;
 #[cfg(all(feature = "tls", feature = "rabbitmq"))]
 mod tls;

@@ -25,6 +25,7 @@ pub(crate) struct Request {
 }
 
 type Answer = dyn Fn(&Request) -> Response<Body> + Send + Sync;
+type Waits = dyn Fn(&Request) -> bool + Send;
 
 /// What outlives a kill.
 pub(crate) struct Log {
@@ -32,7 +33,7 @@ pub(crate) struct Log {
     answer: Box<Answer>,
     /// Requests that hang are held by it.
     hang: tokio::sync::Semaphore,
-    waits: Mutex<Box<dyn Fn(&Request) -> bool + Send>>,
+    waits: Mutex<Box<Waits>>,
 }
 
 /// The server. Killed when it is dropped.
