@@ -104,7 +104,7 @@ pub(crate) fn answered(code: &str, detail: &str) -> (ErrorKind, &'static str, bo
         }
         "NOPERM" => (
             Misconfigured,
-            "the user may not do this; grant it `+xadd +eval +ping`, and `+wait` where `transport.replicas` is set",
+            "the user may not do this; grant it `+xadd +eval +multi +exec +ping`, and `+wait` where `transport.replicas` is set",
             true,
         ),
         "ERR" if detail.contains("max number of clients") => {

@@ -35,6 +35,38 @@ pub(crate) fn of_one(config: &RedisStreamsConfig, answer: Value) -> Progress {
     }
 }
 
+/// The answers to `MULTI` and to each `XADD` behind it, and the one to `EXEC`.
+pub(crate) fn of_transaction(
+    config: &RedisStreamsConfig,
+    expected: usize,
+    queued: Vec<Value>,
+    executed: Value,
+) -> Progress {
+    if let Some(Value::ServerError(error)) = queued.first() {
+        // Outside of a transaction each `XADD` was done by itself.
+        let told = described(config, error.clone().into());
+        return failed(0, Error::new(told.kind(), told.operation()).describe(told.description().to_owned()));
+    }
+    let refused = queued.into_iter().find_map(|answer| match answer {
+        Value::ServerError(error) => Some(error),
+        _ => None,
+    });
+    match (executed, refused) {
+        (Value::Array(answers), None) if answers.len() == expected => {
+            for (added, answer) in answers.into_iter().enumerate() {
+                if let Some(error) = of_one(config, answer).failure {
+                    return failed(added, error);
+                }
+            }
+            Progress { added: expected, failure: None }
+        }
+        // Nothing of it was done, and the first refusal says why.
+        (Value::ServerError(_), Some(refused)) => failed(0, described(config, refused.into()).not_applied()),
+        (Value::ServerError(error), None) => failed(0, described(config, error.into())),
+        _ => failed(0, strange(config)),
+    }
+}
+
 /// The answer to the script that adds several.
 pub(crate) fn of_several(config: &RedisStreamsConfig, expected: usize, answer: Value) -> Progress {
     let parts = match answer {
@@ -151,6 +183,33 @@ mod tests {
         }
         let more = of_several(&config(), 3, Value::Array(vec![Value::Int(9)]));
         assert_eq!(more.added, 3);
+    }
+
+    #[test]
+    fn answers_of_a_transaction() {
+        let kind =
+            |progress: &Progress| progress.failure.as_ref().map(|error| (error.kind(), error.effect()));
+        let server_error =
+            |words: &str| redis::parse_redis_value(format!("-{words}\r\n").as_bytes()).unwrap();
+        let queued = || vec![Value::Okay, Value::SimpleString("QUEUED".to_owned())];
+        let done = of_transaction(&config(), 2, queued(), Value::Array(vec![text("1-0"), text("1-1")]));
+        assert_eq!((done.added, kind(&done)), (2, None));
+        let some = Value::Array(vec![
+            text("1-0"),
+            server_error("ERR The stream has exhausted the last possible ID"),
+        ]);
+        let some = of_transaction(&config(), 2, queued(), some);
+        assert_eq!((some.added, kind(&some)), (1, Some((ErrorKind::Unroutable, Effect::NotApplied))));
+        let refused = vec![Value::Okay, server_error("OOM command not allowed")];
+        let refused = of_transaction(&config(), 2, refused, server_error("EXECABORT Transaction discarded"));
+        assert_eq!((refused.added, kind(&refused)), (0, Some((ErrorKind::Unavailable, Effect::NotApplied))));
+        let outside = vec![server_error("NOPERM no permissions to run the 'multi' command"), text("1-0")];
+        let outside = of_transaction(&config(), 1, outside, server_error("ERR EXEC without MULTI"));
+        assert_eq!(kind(&outside), Some((ErrorKind::Misconfigured, Effect::Unknown)));
+        for strange in [Value::Nil, Value::Array(vec![text("1-0")]), server_error("EXECABORT")] {
+            let progress = of_transaction(&config(), 2, queued(), strange);
+            assert_eq!(kind(&progress), Some((ErrorKind::Unexpected, Effect::Unknown)));
+        }
     }
 
     #[test]

@@ -15,8 +15,9 @@
 //!
 //! # Order
 //!
-//! Messages of one key that share a publish are sent as one script, which stops at the first that fails. So what is accepted of a
-//! key is always a prefix of what was sent of it, and a relay may put a whole key into one batch.
+//! Messages of one key that share a publish are sent as one transaction, or, where they go to several streams, as one script, which
+//! stops at the first that fails. So what is accepted of a key is always a prefix of what was sent of it, and a relay may put a whole
+//! key into one batch.
 //!
 //! # What Redis keeps
 //!

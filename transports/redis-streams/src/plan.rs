@@ -3,7 +3,7 @@
 use pillarbox_core::Message;
 use std::collections::HashMap;
 
-/// Messages that are sent as one command: one, or several of one key, by their places in the batch.
+/// Messages that are sent as one: one, or several of one key, by their places in the batch.
 pub(crate) type Unit = Vec<usize>;
 
 /// Requests that are sent one after the other, each only if the one before succeeded. Several lanes are sent side by side.

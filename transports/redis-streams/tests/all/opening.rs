@@ -1,7 +1,7 @@
 //! Opening, and what is told when it cannot be done.
 
 use crate::support::{config, server, transport};
-use pillarbox_core::{Destination, Error, ErrorKind, Registry, Transport as _};
+use pillarbox_core::{Destination, Effect, Error, ErrorKind, Registry, Transport as _};
 use pillarbox_redis_streams::{DRIVER, RedisStreamsTransport};
 use pillarbox_testkit::servers::{RedisServer, free_port};
 use std::time::Duration;
@@ -81,6 +81,13 @@ async fn a_user_who_may_only_add_is_enough_and_one_who_may_not_is_told() {
     assert!(crate::support::publish(&adder, &[message("orders")]).await.outcome(0).unwrap().is_ok());
     let elsewhere = crate::support::failure(&adder, message("invoices")).await;
     assert_eq!(elsewhere.kind(), ErrorKind::Unroutable, "{elsewhere:?}");
+
+    let two = ["a", "b"].map(|payload| crate::support::message("orders", Some("key"), payload));
+    let outcomes = crate::support::publish(&adder, &two).await;
+    for index in 0..2 {
+        let error = outcomes.outcome(index).unwrap().as_ref().unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Misconfigured, Effect::Unknown), "{error:?}");
+    }
 
     let reader = user("reader", &["~*", "+info", "+ping", "+client"]);
     let reader = RedisStreamsTransport::open(&reader).await.unwrap();
