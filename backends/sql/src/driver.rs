@@ -37,9 +37,17 @@ pub const SQLITE: StorageDriver = StorageDriver {
 pub const POSTGRES: StorageDriver = StorageDriver {
     schemes: <sqlx::Postgres as Dialect>::SCHEMES,
     description: description!(
-        "An outbox in PostgreSQL: postgres://user:password@host:5432/database?outbox.name=orders"
+        "An outbox in PostgreSQL: postgres://user:password@host:5432/database?outbox.name=orders
+  outbox.layout           spakky, for the table of that framework; with outbox.claim_timeout and outbox.max_retries as there"
     ),
-    open: |url| Box::pin(open::<sqlx::Postgres>(url)),
+    open: |url| {
+        Box::pin(async move {
+            if crate::SpakkyStorage::is_meant(url) {
+                return Ok(OpenedStorage::new(crate::SpakkyStorage::open(url).await?));
+            }
+            open::<sqlx::Postgres>(url).await
+        })
+    },
 };
 
 /// Opens outboxes in MySQL and MariaDB by URL, with the options of [`SqlConfig`](crate::SqlConfig).

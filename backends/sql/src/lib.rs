@@ -82,6 +82,8 @@ mod record;
 mod session;
 mod settings;
 mod settle;
+#[cfg(feature = "postgres")]
+pub mod spakky;
 mod storage;
 mod url;
 mod wakeup;
@@ -96,6 +98,8 @@ pub use driver::MYSQL;
 pub use driver::POSTGRES;
 #[cfg(feature = "sqlite")]
 pub use driver::SQLITE;
+#[cfg(feature = "postgres")]
+pub use spakky::SpakkyStorage;
 pub use storage::SqlStorage;
 
 /// An outbox in SQLite.

@@ -6,4 +6,6 @@
 )]
 
 mod conformance;
+mod faults;
+mod spakky;
 mod support;

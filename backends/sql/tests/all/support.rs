@@ -1,11 +1,13 @@
 //! What several tests need: databases, and outboxes of their own in them.
 
+use pillarbox_core::{Claim, Claimed, Message, Nonce, Settlements, Storage, Verdict};
 use pillarbox_sql::SqlConfig;
 use pillarbox_testkit::servers::{MariaDbServer, PostgresServer};
 use pillarbox_testkit::storage::OutboxSettings;
 use sqlx::{MySql, Postgres, Sqlite};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The servers that the tests of this process share. A guardian kills them when the process ends.
@@ -52,4 +54,27 @@ pub(crate) fn with<D: pillarbox_sql::Dialect>(
         .head_policy(settings.head_policy)
         .max_strikes(settings.max_strikes)
         .keep_published(settings.keep_published)
+}
+
+pub(crate) fn message(key: Option<&str>) -> Message {
+    let message = Message::to("orders.created");
+    match key {
+        Some(key) => message.key(key.to_owned()).payload("{}").unwrap(),
+        None => message.payload("{}").unwrap(),
+    }
+}
+
+pub(crate) fn ask(limit: u32) -> Claim {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let nonce = Nonce::from_words(7 << 32 | NUMBER.fetch_add(1, Ordering::Relaxed), 7);
+    Claim { limit, lease: Duration::from_secs(30), nonce, solo: false }
+}
+
+/// Settles everything that a claim answered with one verdict.
+pub(crate) async fn settle_all(outbox: &impl Storage, claimed: &Claimed, verdict: &Verdict) {
+    let mut call = Settlements::new();
+    for run in &claimed.runs {
+        call.verdicts(run.token, vec![verdict.clone(); run.len as usize]);
+    }
+    outbox.settle(&call).await.unwrap();
 }
