@@ -18,6 +18,7 @@ pub struct SqlConfig<D: Dialect> {
     pub(crate) keep_published: Option<bool>,
     pub(crate) max_connections: u32,
     pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
     pub(crate) notify: bool,
     #[cfg(feature = "test-clock")]
     pub(crate) clock: pillarbox_core::TestClock,
@@ -48,6 +49,7 @@ impl<D: Dialect> SqlConfig<D> {
             keep_published: None,
             max_connections: 8,
             connect_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(20),
             notify: true,
             #[cfg(feature = "test-clock")]
             clock: pillarbox_core::TestClock::new(),
@@ -106,6 +108,14 @@ impl<D: Dialect> SqlConfig<D> {
         self
     }
 
+    /// How long one transaction of the outbox's own may take before its connection counts as dead, 1 ms to 1 h. Default 20 s: above any
+    /// wait for a lock or for SQLite's only writer, and below a lease of 30 s.
+    #[must_use]
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = timeout;
+        self
+    }
+
     /// Whether a commit wakes waiting relays at once, where the database can tell them (`NOTIFY` in PostgreSQL). Default yes. Without it
     /// they find messages at their next poll, and many small transactions commit faster: PostgreSQL writes notifications one
     /// transaction at a time.
@@ -139,9 +149,12 @@ impl<D: Dialect> SqlConfig<D> {
         if self.max_connections == 0 {
             return wrong("`outbox.max_connections` is 0; set it to 1 or more".to_owned());
         }
-        let timeout = self.connect_timeout;
-        if timeout < Duration::from_millis(1) || timeout > Duration::from_secs(3_600) {
-            return wrong(format!("`outbox.connect_timeout` is {timeout:?}; set it to 1ms to 1h"));
+        let timeouts =
+            [("connect_timeout", self.connect_timeout), ("response_timeout", self.response_timeout)];
+        for (name, timeout) in timeouts {
+            if timeout < Duration::from_millis(1) || timeout > Duration::from_secs(3_600) {
+                return wrong(format!("`outbox.{name}` is {timeout:?}; set it to 1ms to 1h"));
+            }
         }
         Ok(())
     }
@@ -168,6 +181,7 @@ impl<D: Dialect> Clone for SqlConfig<D> {
             keep_published: self.keep_published,
             max_connections: self.max_connections,
             connect_timeout: self.connect_timeout,
+            response_timeout: self.response_timeout,
             notify: self.notify,
             #[cfg(feature = "test-clock")]
             clock: self.clock.clone(),

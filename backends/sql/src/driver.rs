@@ -19,6 +19,7 @@ macro_rules! description {
   outbox.keep_published   whether published messages are kept until they are purged; default false, stored with the outbox
   outbox.max_connections  how many connections are opened at most; default 8
   outbox.connect_timeout  how long a call waits for a connection; default 10s
+  outbox.response_timeout how long one transaction may take; default 20s
   outbox.notify           whether a commit wakes waiting relays: true (default) or false"
         )
     };

@@ -4,8 +4,8 @@ use crate::session::{Failure, Session, words};
 use crate::settings::{self, Settings};
 use crate::{SqlConfig, claim, error, migrate, settle};
 use pillarbox_core::{
-    Admin, Claim, Claimed, Error, Order, Renewed, RepeatedIds, Settled, Settlement, Settlements, Storage,
-    StorageGuarantees, Token, Wakeup,
+    Admin, Claim, Claimed, Error, ErrorKind, Order, Renewed, RepeatedIds, Settled, Settlement, Settlements,
+    Storage, StorageGuarantees, Token, Wakeup,
 };
 use sqlx::Pool;
 use sqlx::pool::PoolOptions;
@@ -108,7 +108,15 @@ impl<D: Dialect> SqlStorage<D> {
     {
         let mut tries = 1;
         loop {
-            match transaction().await {
+            let limit = self.0.config.response_timeout;
+            let Ok(outcome) = tokio::time::timeout(limit, transaction()).await else {
+                let place = &self.0.config.place;
+                return Err(Error::new(ErrorKind::Unavailable, operation).describe(format!(
+                    "{} at {place} did not answer within {limit:?} (`outbox.response_timeout`)",
+                    D::PRODUCT
+                )));
+            };
+            match outcome {
                 Err(failure) if tries < TRIES && failure.is_transient::<D>() => {
                     tracing::debug!(
                         place = self.0.config.place,

@@ -80,6 +80,9 @@ fn apply<D: Dialect>(config: &mut SqlConfig<D>, options: &mut UrlOptions) -> Res
     if let Some(timeout) = options.duration("connect_timeout")? {
         config.connect_timeout = timeout;
     }
+    if let Some(timeout) = options.duration("response_timeout")? {
+        config.response_timeout = timeout;
+    }
     if let Some(notify) = options.parsed("notify", "`true` or `false`")? {
         config.notify = notify;
     }
