@@ -40,7 +40,7 @@ impl SpakkyStorage {
         loop {
             let rows = self.dead(behind, filter, LONGEST_PAGE).await?;
             for row in &rows {
-                behind = super::id_of(row.try_get(0)?);
+                behind = super::id_of(row)?;
                 if filter.matches(&stored(row)?) {
                     if found.len() == limit as usize {
                         return Ok((found, true));

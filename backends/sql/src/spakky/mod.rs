@@ -224,8 +224,7 @@ impl SpakkyStorage {
         rows.sort_by_key(|row| {
             (row.try_get::<i64, _>(4).unwrap_or_default(), row.try_get::<Vec<u8>, _>(0).unwrap_or_default())
         });
-        let ids: Vec<Uuid> =
-            rows.iter().map(|row| row.try_get::<Vec<u8>, _>(0).map(id_of)).collect::<Result<_, _>>()?;
+        let ids: Vec<Uuid> = rows.iter().map(id_of).collect::<Result<_, _>>()?;
         let lease_until = now.after(claim.lease.min(self.0.claim_timeout));
         let held = Held { ids, claimed_at: vec![now.as_micros()], lease_until, since: now };
         // Noted before the commit, so that a repetition finds what a lost answer has claimed.
@@ -413,14 +412,15 @@ type Clock = pillarbox_core::TestClock;
 #[cfg(not(feature = "test-clock"))]
 type Clock = ();
 
-fn id_of(bytes: Vec<u8>) -> Uuid {
-    Uuid::from_slice(&bytes).unwrap_or_default()
+/// The id in the first column. `uuid_send` answers 16 bytes always.
+fn id_of(row: &PgRow) -> Result<Uuid, sqlx::Error> {
+    Ok(Uuid::from_slice(row.try_get(0)?).unwrap_or_default())
 }
 
 fn answer(now: Timestamp, token: Token, held: &Held, rows: &[PgRow]) -> Result<Claimed, sqlx::Error> {
     let mut found: BTreeMap<Uuid, &PgRow> = BTreeMap::new();
     for row in rows {
-        found.insert(id_of(row.try_get(0)?), row);
+        found.insert(id_of(row)?, row);
     }
     let entries = held.ids.iter().filter_map(|id| found.get(id)).map(|row| entry(row));
     let entries: Vec<Entry> = entries.collect::<Result<_, _>>()?;
@@ -435,7 +435,7 @@ fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
 }
 
 fn content(row: &PgRow) -> Result<Content, sqlx::Error> {
-    let id = MessageId::from(id_of(row.try_get(0)?));
+    let id = MessageId::from(id_of(row)?);
     let payload = bytes::Bytes::from(row.try_get::<Option<Vec<u8>>, _>(2)?.unwrap_or_default());
     let topic: Option<String> = row.try_get(1)?;
     let headers: Option<String> = row.try_get(3)?;
