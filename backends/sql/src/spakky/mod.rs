@@ -135,7 +135,7 @@ impl SpakkyStorage {
                     .caused_by(failure)
             })?;
         #[cfg(not(feature = "test-clock"))]
-        let () = clock;
+        let Clock = clock;
         Ok(Self(Arc::new(Shared {
             pool,
             place,
@@ -409,8 +409,10 @@ enum Change {
 
 #[cfg(feature = "test-clock")]
 type Clock = pillarbox_core::TestClock;
+/// The place of the tests' clock, where there is none.
 #[cfg(not(feature = "test-clock"))]
-type Clock = ();
+#[derive(Default)]
+struct Clock;
 
 /// The id in the first column. `uuid_send` answers 16 bytes always.
 fn id_of(row: &PgRow) -> Result<Uuid, sqlx::Error> {
