@@ -84,7 +84,11 @@ impl SpakkyStorage {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn open(url: &str) -> Result<Self, Error> {
-        Self::open_with(url, Clock::default()).await
+        #[cfg(feature = "test-clock")]
+        let clock = Clock::new();
+        #[cfg(not(feature = "test-clock"))]
+        let clock = Clock;
+        Self::open_with(url, clock).await
     }
 
     /// As [`open`](Self::open), with a clock that is added to the database's own.
@@ -411,7 +415,6 @@ enum Change {
 type Clock = pillarbox_core::TestClock;
 /// The place of the tests' clock, where there is none.
 #[cfg(not(feature = "test-clock"))]
-#[derive(Default)]
 struct Clock;
 
 /// The id in the first column. `uuid_send` answers 16 bytes always.
