@@ -29,12 +29,19 @@ async fn main() -> Result<(), Error> {
     relay.timer(TokioTimer::new()).run(tokio::time::sleep(Duration::from_millis(200))).await
 }
 
-/// The list; clones are handles on the same one.
+/// Clones are handles on the same list.
 #[derive(Clone)]
 struct ListStorage {
-    records: Arc<Mutex<Vec<StoredRecord>>>,
+    list: Arc<Mutex<List>>,
     guarantees: StorageGuarantees,
     now: Clock,
+}
+
+#[derive(Default)]
+struct List {
+    records: Vec<StoredRecord>,
+    /// It never falls, also when the list is empty again: what held a position before must not be taken for what holds it now.
+    next_position: u64,
 }
 
 /// The store's clock.
@@ -45,21 +52,22 @@ impl ListStorage {
         let (order, repeated_ids) = (Order::CommitOrdered, RepeatedIds::SecondCopy);
         let guarantees =
             StorageGuarantees { order, repeated_ids, head_policy, max_strikes, max_run: u32::MAX };
-        Self { records: Arc::default(), guarantees, now }
+        Self { list: Arc::default(), guarantees, now }
     }
 
     /// A transaction is a list of messages here; committing it is this.
     fn commit(&self, transaction: Vec<Message>) {
         let now = (self.now)();
-        let mut records = self.lock();
+        let mut list = self.lock();
         for message in transaction {
-            let position = records.last().map_or(0, |last| last.position + 1);
-            records.push(StoredRecord::new(position, message, now));
+            let record = StoredRecord::new(list.next_position, message, now);
+            list.records.push(record);
+            list.next_position += 1;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<StoredRecord>> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -69,17 +77,17 @@ impl RecordStorage for ListStorage {
     }
 
     async fn load_due(&self, limit: u32) -> Result<Due, Error> {
-        Ok(Due::select(self.lock().iter(), (self.now)(), limit, self.guarantees.head_policy))
+        Ok(Due::select(self.lock().records.iter(), (self.now)(), limit, self.guarantees.head_policy))
     }
 
     async fn load_claimed(&self, nonce: Nonce) -> Result<Loaded, Error> {
-        let records = self.lock();
-        let carrying = records.iter().filter(|stored| stored.carries(nonce));
+        let list = self.lock();
+        let carrying = list.records.iter().filter(|stored| stored.carries(nonce));
         Ok(Loaded { now: (self.now)(), records: carrying.cloned().collect() })
     }
 
     async fn compare_and_swap(&self, changes: &[Change]) -> Result<bool, Error> {
-        let mut records = self.lock();
+        let records = &mut self.lock().records;
         let mut places = Vec::with_capacity(changes.len());
         for change in changes {
             match records.binary_search_by_key(&change.position, |stored| stored.position) {
