@@ -15,7 +15,9 @@ pub(crate) struct Lane {
 /// A pipeline holds at most so many messages: enough that a round trip is nothing beside them, and few enough that a publish which
 /// is cut off knows of most what has become of it.
 const MESSAGES: usize = 64;
-/// And at most about so many bytes of payload, so that the server attends to others in between.
+/// One of a single key holds more, since its pipelines wait for each other.
+const OF_ONE_KEY: usize = 256;
+/// And each at most about so many bytes of payload, so that the server attends to others in between.
 const BYTES: usize = 1024 * 1024;
 
 /// Cuts a batch. Messages of one key stay together and in order; where they are too many for one request they become a lane of
@@ -62,7 +64,7 @@ fn in_parts(batch: &[Message], unit: &[usize]) -> Vec<Vec<Unit>> {
     let (mut part, mut bytes) = (Unit::new(), 0);
     for &index in unit {
         let more = batch[index].payload().len();
-        if part.len() == MESSAGES || (!part.is_empty() && bytes + more > BYTES) {
+        if part.len() == OF_ONE_KEY || (!part.is_empty() && bytes + more > BYTES) {
             parts.push(vec![std::mem::take(&mut part)]);
             bytes = 0;
         }
@@ -132,11 +134,11 @@ mod tests {
 
     #[test]
     fn a_key_that_is_too_much_for_a_request_goes_in_parts_one_after_the_other() {
-        let mut batch: Vec<_> = (0..130).map(|_| message(Some("a"), 1)).collect();
+        let mut batch: Vec<_> = (0..600).map(|_| message(Some("a"), 1)).collect();
         batch.push(message(None, 1));
         let shape = shape(&batch);
         let sizes: Vec<_> = shape[0].iter().map(|request| request[0].len()).collect();
-        assert_eq!((shape.len(), sizes), (2, vec![64, 64, 2]));
+        assert_eq!((shape.len(), sizes), (2, vec![256, 256, 88]));
         let large: Vec<_> = (0..3).map(|_| message(Some("a"), BYTES / 2 + 1)).collect();
         assert_eq!(plan(&large)[0].requests.len(), 3);
     }

@@ -66,14 +66,14 @@ async fn a_key_that_needs_several_requests_stops_in_the_middle_too() {
     let server = server();
     server.command(&["SET", "taken", "no stream"]).unwrap();
     let transport = transport(&server).await;
-    let topic = |number| if number == 100 { "taken" } else { "orders" };
+    let topic = |number| if number == 300 { "taken" } else { "orders" };
     let batch: Vec<_> =
-        (0..300).map(|number| message(topic(number), Some("a"), &number.to_string())).collect();
+        (0..600).map(|number| message(topic(number), Some("a"), &number.to_string())).collect();
     let outcomes = publish(&transport, &batch).await;
-    for index in 0..300 {
-        assert_eq!(outcomes.outcome(index).unwrap().is_ok(), index < 100, "{index}");
+    for index in 0..600 {
+        assert_eq!(outcomes.outcome(index).unwrap().is_ok(), index < 300, "{index}");
     }
-    let expected: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+    let expected: Vec<_> = (0..300).map(|number| number.to_string()).collect();
     assert_eq!(payloads(&server, "orders").await, expected);
 }
 
