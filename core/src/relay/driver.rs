@@ -93,7 +93,12 @@ impl<S: Storage, T: Transport, C: Timer> Relay<S, T, C> {
         };
         let mut shutdown = pin!(Some(shutdown));
         let mut events = Vec::new();
+        let mut rounds = 0_u32;
         loop {
+            rounds = rounds.wrapping_add(1);
+            if rounds.is_multiple_of(ROUNDS_IN_A_TURN) {
+                yield_once().await;
+            }
             let now = timer.now();
             while let Some(command) = machine.poll(now) {
                 calls.start(command);
@@ -210,6 +215,22 @@ async fn wait<S, T, C: Timer>(
             Some(sleep) => sleep.poll(context),
             None => Poll::Pending,
         }
+    })
+    .await;
+}
+
+/// Over a store and a broker within the process nothing has to be waited for: so often, others on the same thread have their
+/// turn all the same.
+const ROUNDS_IN_A_TURN: u32 = 64;
+
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
     })
     .await;
 }

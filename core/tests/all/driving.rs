@@ -12,6 +12,17 @@ fn drains_and_stops() {
     assert_eq!(supply.settled(), 1_234);
 }
 
+/// A relay whose store and broker never let it wait would have its thread for itself.
+#[test]
+fn others_on_the_thread_have_their_turn() {
+    let supply = Supply::new(1_000_000, 500, false);
+    let relay = Relay::new(&supply, Sink { prefix_per_key: true }, RelayConfig::default()).unwrap();
+    let mut running = std::pin::pin!(relay.timer(Still).randomness(|| 7).run(supply.drained()));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(running.as_mut().poll(&mut context).is_pending());
+    assert!(supply.settled() < 500_000, "{} settled in one turn", supply.settled());
+}
+
 #[test]
 fn the_future_can_be_sent_between_threads() {
     fn sendable<T: Send>(value: T) -> T {
