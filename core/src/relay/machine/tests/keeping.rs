@@ -306,7 +306,15 @@ fn a_claim_that_certainly_took_nothing_is_not_repeated() {
     let refused = error(ErrorKind::Unavailable).not_applied();
     world.handle(Event::Claimed { nonce: first.nonce, result: Err(refused) });
     assert!(!world.claims(), "not in a hot loop");
-    assert_ne!(world.take_claim_in_time().nonce, first.nonce);
+    let second = world.take_claim_in_time();
+    assert_ne!(second.nonce, first.nonce);
+
+    let lost = error(ErrorKind::Unavailable);
+    world.handle(Event::Claimed { nonce: second.nonce, result: Err(lost) });
+    assert_eq!(world.take_claim_in_time(), second);
+    let refused = error(ErrorKind::Unavailable).not_applied();
+    world.handle(Event::Claimed { nonce: second.nonce, result: Err(refused) });
+    assert_eq!(world.take_claim_in_time(), second, "the first of them may have taken something");
 }
 
 #[test]
