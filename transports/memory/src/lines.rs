@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 use std::fmt;
 use std::io::{Stdout, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Writes a line of JSON per message to standard output. Writes block, as any `println!` does.
 pub type StdoutTransport = LineTransport<Stdout>;
@@ -13,8 +13,14 @@ pub type StdoutTransport = LineTransport<Stdout>;
 ///
 /// A line has `id`, `topic`, `key`, `headers`, `content_type`, `created_at` and `deliver_at` (microseconds since the Unix
 /// epoch), and `payload` if it is UTF-8, `payload_base64` if it is not; what is absent is left out. A message counts as
-/// confirmed once its line is flushed.
-pub struct LineTransport<W>(Arc<Mutex<W>>);
+/// confirmed once its line is flushed. Where a write has failed, an empty line may follow, which ends what stood there in part.
+pub struct LineTransport<W>(Arc<Mutex<Output<W>>>);
+
+struct Output<W> {
+    writer: W,
+    /// The last write failed, and may have written a part of a line.
+    torn: bool,
+}
 
 impl LineTransport<Stdout> {
     /// To standard output.
@@ -32,7 +38,7 @@ impl Default for LineTransport<Stdout> {
 impl<W: Write + Send> LineTransport<W> {
     /// To this writer.
     pub fn to(writer: W) -> Self {
-        Self(Arc::new(Mutex::new(writer)))
+        Self(Arc::new(Mutex::new(Output { writer, torn: false })))
     }
 
     fn write(&self, batch: &[Message]) -> std::io::Result<()> {
@@ -41,9 +47,24 @@ impl<W: Write + Send> LineTransport<W> {
             serde_json::to_writer(&mut lines, &Line(message))?;
             lines.push(b'\n');
         }
-        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.write_all(&lines)?;
-        writer.flush()
+        self.output().write(&lines)
+    }
+
+    fn output(&self) -> MutexGuard<'_, Output<W>> {
+        // After a panic within a write it is torn, and says so.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<W: Write> Output<W> {
+    fn write(&mut self, lines: &[u8]) -> std::io::Result<()> {
+        if std::mem::replace(&mut self.torn, true) {
+            self.writer.write_all(b"\n")?;
+        }
+        self.writer.write_all(lines)?;
+        self.writer.flush()?;
+        self.torn = false;
+        Ok(())
     }
 }
 
@@ -75,10 +96,10 @@ impl<W: Write + Send> Transport for LineTransport<W> {
     }
 
     async fn probe(&self, _: Destination) -> Result<(), Error> {
-        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.flush().map_err(|error| {
+        // After a failure this writes, since a full disk lets itself be flushed.
+        self.output().write(&[]).map_err(|error| {
             Error::new(ErrorKind::Unavailable, "probe")
-                .describe("the output could not be flushed")
+                .describe("the output could not be written")
                 .caused_by(error)
         })
     }
@@ -156,7 +177,7 @@ mod tests {
             .unwrap();
         let binary = Message::given(id, Timestamp::from_micros(5), "orders").payload(vec![0xff, 0]).unwrap();
         assert!(publish(&transport, &[text, binary]).is_complete());
-        let written = String::from_utf8(transport.0.lock().unwrap().clone()).unwrap();
+        let written = String::from_utf8(transport.output().writer.clone()).unwrap();
         let expected = concat!(
             r#"{"id":"11111111-1111-1111-1111-111111111111","topic":"orders","key":"kéy","headers":{"a":"1","b":"\"2\""},"#,
             r#""content_type":"text/plain","created_at":5,"deliver_at":9,"payload":"one\ntwo"}"#,
@@ -191,5 +212,47 @@ mod tests {
         };
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown));
         assert!(block_on(transport.probe(Destination::ONLY)).is_err());
+    }
+
+    /// A disk with so many bytes left, which can always be flushed.
+    struct Disk {
+        written: Vec<u8>,
+        left: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let fitting = bytes.len().min(self.left);
+            if fitting == 0 && !bytes.is_empty() {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            self.left -= fitting;
+            self.written.extend_from_slice(&bytes[..fitting]);
+            Ok(fitting)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_fails_its_probe_until_there_is_room_and_tears_no_later_line() {
+        let transport = LineTransport::to(Disk { written: Vec::new(), left: 10 });
+        let message =
+            Message::given(MessageId::from_bytes([1; 16]), Timestamp::EPOCH, "t").payload("").unwrap();
+        let batch = [message];
+        assert!(matches!(publish(&transport, &batch).outcome(0), Some(Err(_))));
+        assert!(
+            block_on(transport.probe(Destination::ONLY)).is_err(),
+            "or the messages would be charged for the disk"
+        );
+        transport.output().writer.left = 1_000;
+        assert!(block_on(transport.probe(Destination::ONLY)).is_ok());
+        assert!(matches!(publish(&transport, &batch).outcome(0), Some(Ok(()))));
+        let written = String::from_utf8(transport.output().writer.written.clone()).unwrap();
+        let lines: Vec<_> = written.lines().collect();
+        assert_eq!(lines.len(), 2, "{written}");
+        assert!(lines[1].starts_with('{') && lines[1].ends_with('}'), "{written}");
     }
 }
