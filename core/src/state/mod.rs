@@ -20,6 +20,8 @@ mod record;
 mod step;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod worlds;
 
 pub use record::{Lease, Record, State};
 pub use step::{Command, Rejected, Transition, step};
