@@ -36,6 +36,7 @@
 //! | `rabbitmq` | `rabbitmq`: the transport to RabbitMQ |
 //! | `redis-streams` | `redis_streams`: the transport to Redis Streams |
 //! | `http` | `http`: the transport to HTTP endpoints, as CloudEvents |
+//! | `nats` | `nats`: the transport to NATS JetStream |
 //! | `tls` | TLS for them, with the system's root certificates |
 //! | `tokio` (default) | `TokioTimer` |
 //! | `futures-timer` | `FuturesTimer`, for smol, async-std and one's own runtime |
@@ -90,6 +91,10 @@ pub use pillarbox_http as http;
 /// The transport to Redis Streams.
 #[cfg(feature = "redis-streams")]
 pub use pillarbox_redis_streams as redis_streams;
+
+/// The transport to NATS JetStream.
+#[cfg(feature = "nats")]
+pub use pillarbox_nats as nats;
 
 /// The README's examples are tests.
 #[cfg(all(doctest, feature = "memory", feature = "redis", feature = "rabbitmq"))]

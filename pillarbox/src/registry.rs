@@ -31,6 +31,8 @@ pub fn registry() -> Registry {
     let registry = registry.with_transport(pillarbox_redis_streams::DRIVER);
     #[cfg(feature = "http")]
     let registry = registry.with_transport(pillarbox_http::DRIVER);
+    #[cfg(feature = "nats")]
+    let registry = registry.with_transport(pillarbox_nats::DRIVER);
     registry
         .with_absent("memory", "memory")
         .with_absent("stdout", "memory")
@@ -45,6 +47,8 @@ pub fn registry() -> Registry {
         .with_absent("amqps", "rabbitmq")
         .with_absent("https", "http")
         .with_absent("http", "http")
+        .with_absent("nats", "nats")
+        .with_absent("tls", "nats")
         .with_absent_transport("redis", "redis-streams")
         .with_absent_transport("rediss", "redis-streams")
 }
