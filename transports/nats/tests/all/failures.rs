@@ -247,3 +247,32 @@ async fn dropped_at_every_await() {
     }
     panic!("a publish of 40 messages takes more than 500 polls");
 }
+
+/// The client's queue dies with its connection: what waited there when the publish was cut off is never sent.
+#[tokio::test]
+async fn what_waited_in_the_client_is_not_sent_by_a_later_connection() {
+    let server = server().await;
+    let proxy = Proxy::start(server.address()).unwrap();
+    let transport = behind(&proxy, &server).await;
+    proxy.stall();
+    // More than the network's buffers hold.
+    let payload = "x".repeat(900_000);
+    let batch: Vec<_> = (0..60).map(|_| message(TOPIC, None, &payload)).collect();
+    let mut outcomes = Outcomes::new();
+    outcomes.reset(batch.len());
+    assert!(crash_after(transport.publish(&batch, &mut outcomes), 2).await.is_none());
+    proxy.cut();
+    proxy.heal().unwrap();
+    let begin = Instant::now();
+    let answered = || begin.elapsed() < Duration::from_secs(60);
+    while transport.probe(Destination::ONLY).await.is_err() {
+        assert!(answered(), "the transport does not connect again");
+    }
+    // The first connection, the client's own attempt to make it again, and the transport's new one.
+    while proxy.accepted_connections() < 3 || proxy.open_connections() > 1 {
+        assert!(answered(), "{} connections were made", proxy.accepted_connections());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    all_ok(&publish(&transport, &[message(TOPIC, None, "after")]).await);
+    assert_eq!(payloads(&server).await.len(), 1);
+}
