@@ -2,7 +2,7 @@
 
 use crate::support::{HANGS, TOPIC, all_ok, failure, message, publish, server, stream};
 use async_nats::jetstream::stream::Config;
-use pillarbox_core::{Effect, Error, ErrorKind};
+use pillarbox_core::{Effect, Error, ErrorKind, Transport as _};
 use pillarbox_nats::NatsTransport;
 use pillarbox_testkit::servers::{NatsServer, free_port};
 use std::time::Duration;
@@ -155,4 +155,15 @@ async fn opening_and_dropping_leaves_no_connection() {
         assert!(begin.elapsed() < HANGS, "the connection stays");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+#[tokio::test]
+async fn by_url_through_a_registry() {
+    let server = server().await;
+    let registry = pillarbox_core::Registry::new().with_transport(pillarbox_nats::DRIVER);
+    let transport = registry.transport(&server.url()).await.unwrap();
+    let mut outcomes = pillarbox_core::Outcomes::new();
+    outcomes.reset(1);
+    transport.publish(&[message(TOPIC, None, "x")], &mut outcomes).await;
+    all_ok(&outcomes);
 }
