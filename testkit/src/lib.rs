@@ -10,6 +10,7 @@ pub mod check;
 pub mod choices;
 pub mod fault;
 pub mod history;
+mod random;
 #[cfg(feature = "servers")]
 pub mod servers;
 pub mod simulate;

@@ -235,16 +235,11 @@ async fn yield_once() {
     .await;
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014), seeded by the system: jitter and nonces need spread, not secrecy.
+/// Seeded by the system.
 #[cfg(feature = "clock")]
 fn default_random() -> Option<Random> {
-    let (mut state, _) = uuid::Uuid::new_v4().as_u64_pair();
-    Some(Box::new(move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }))
+    let mut random = super::random::SplitMix64::seeded(uuid::Uuid::new_v4().as_u64_pair().0);
+    Some(Box::new(move || random.draw()))
 }
 
 #[cfg(not(feature = "clock"))]

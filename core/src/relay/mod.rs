@@ -5,6 +5,8 @@ mod driver;
 mod environment;
 pub mod machine;
 mod observer;
+#[cfg(any(test, feature = "clock"))]
+mod random;
 
 pub use config::RelayConfig;
 pub use driver::Relay;

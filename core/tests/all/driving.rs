@@ -1,8 +1,12 @@
 //! The driver: what the machine cannot show by itself.
 
-use crate::supply::{Sink, Still, Supply};
+use crate::supply::{Jumping, Sink, Still, Supply};
 use futures_executor::block_on;
-use pillarbox_core::{AnyStorage, AnyTransport, ErrorKind, Relay, RelayConfig, Storage, Transport};
+use pillarbox_core::{
+    AnyStorage, AnyTransport, Destination, Error, ErrorKind, Message, Outcomes, Relay, RelayConfig, Storage,
+    Transport, TransportGuarantees,
+};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 #[test]
 fn drains_and_stops() {
@@ -54,4 +58,57 @@ fn settings_that_do_not_hold_are_refused_at_once() {
     let config = RelayConfig::default().batch_size(0);
     let error = Relay::new(&supply, Sink { prefix_per_key: true }, config).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misconfigured);
+}
+
+/// Its first publish is confirmed, every other one hangs until somebody drops it.
+#[derive(Debug, Default)]
+struct Stuck {
+    publishes: AtomicU32,
+    dropped: AtomicU32,
+}
+
+struct CountsDrop<'a>(&'a AtomicU32);
+
+impl Drop for CountsDrop<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Transport for &Stuck {
+    async fn publish(&self, _: &[Message], outcomes: &mut Outcomes) {
+        if self.publishes.fetch_add(1, Ordering::Relaxed) == 0 {
+            outcomes.fill(|| Ok(()));
+            return;
+        }
+        let _counts = CountsDrop(&self.dropped);
+        std::future::pending::<()>().await;
+    }
+
+    async fn probe(&self, _: Destination) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn guarantees(&self, _: Destination) -> TransportGuarantees {
+        Sink { prefix_per_key: false }.guarantees(Destination::ONLY)
+    }
+}
+
+#[test]
+fn a_publish_that_hangs_is_dropped_beside_one_that_ended() {
+    let supply = Supply::new(2, 1, false);
+    let stuck = Stuck::default();
+    let config = RelayConfig::default().batch_size(1).publishes_in_flight(2);
+    let relay = Relay::new(&supply, &stuck, config).unwrap();
+    let relay = relay.timer(Jumping::default()).randomness(|| 7);
+    block_on(relay.run(supply.drained())).unwrap();
+    assert_eq!(stuck.dropped.load(Ordering::Relaxed), 1);
+    assert_eq!(supply.settled(), 2, "one published, one to be tried again");
+}
+
+#[test]
+fn a_relay_tells_its_settings() {
+    let supply = Supply::new(1, 1, false);
+    let relay = Relay::new(&supply, Sink { prefix_per_key: true }, RelayConfig::default().batch_size(77));
+    assert!(format!("{:?}", relay.unwrap()).contains("77"));
 }

@@ -142,3 +142,20 @@ impl Timer for Still {
         std::future::pending()
     }
 }
+
+/// A clock that jumps to whatever is waited for next, so that nothing is ever waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Jumping(AtomicU64);
+
+impl Timer for Jumping {
+    fn now(&self) -> Moment {
+        Moment::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    async fn sleep_until(&self, moment: Moment) {
+        let before = self.0.fetch_max(moment.as_nanos(), Ordering::Relaxed);
+        assert!(before < HOUR, "the relay still waits after an hour");
+    }
+}
+
+const HOUR: u64 = 3_600_000_000_000;

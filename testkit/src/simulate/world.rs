@@ -8,6 +8,7 @@ use super::{Setup, Simulation, Subject};
 use crate::choices::Choices;
 use crate::fault::{FaultyStorage, FaultyTransport, Rates, SeededPlan};
 use crate::history::{Ending, Event, History, RecordedStorage, Recorder};
+use crate::random::Random;
 use pillarbox_core::{Admin, Affected, BoxFuture, Error, ErrorKind, Filter, HeadPolicy, Relay, Storage};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -331,16 +332,11 @@ impl<'a, U: Subject> World<'a, U> {
         let watched = Watched { inner: faulty, recorder: recorder.clone(), weather: Arc::clone(&weather) };
         let transport = self.subject.relay_transport(watched);
         let timer = VirtualTimer { kernel: Arc::clone(&self.kernel), owner };
-        let mut word = self.choices.word(owner, SITE_RANDOM);
+        let mut random = Random::new(self.choices.word(owner, SITE_RANDOM));
         let relay = Relay::new(storage, transport, self.workload.config.clone())
             .expect("the settings hold against each other")
             .timer(timer)
-            .randomness(move || {
-                word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let mixed = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                mixed ^ (mixed >> 31)
-            });
+            .randomness(move || random.draw());
         let task = self.add(Box::pin(relay.run(stop.asked())), owner);
         self.relays[place].task = Some(task);
     }

@@ -18,7 +18,6 @@ pub mod cases;
 mod harness;
 mod list;
 mod model;
-mod random;
 mod rule;
 mod suite;
 mod world;

@@ -1,8 +1,8 @@
 //! Random walks: several relays and producers do whatever they may, in an order that a seed decides, and everything that
 //! the store answers is compared with a model of the rules.
 
+use crate::random::Random;
 use crate::storage::model::Model;
-use crate::storage::random::Random;
 use crate::storage::rule::{NO_LOSS, ensure};
 use crate::storage::world::{LEASE, PAST_LEASE, World, bury, id, list, name, one, release, retry};
 use crate::storage::{OutboxSettings, StorageHarness, TestStore, Trial, Violation};
