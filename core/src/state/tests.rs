@@ -294,3 +294,9 @@ fn promises(before: &Record, command: &Command<'_>, after: &Record, now: Timesta
         assert!(after.strikes >= FEW_STRIKES, "nobody is buried below the limit\n{world}");
     }
 }
+
+#[test]
+fn a_reason_names_the_figure_that_stands_in_the_way() {
+    assert_eq!(Rejected::FenceNotRaised(41).to_string(), "the fence must rise above 41");
+    assert_eq!(Rejected::RunTooLong(7).to_string(), "may be part of a run of at most 7");
+}

@@ -201,9 +201,7 @@ impl Machine {
         let heads: Vec<EntryRef> = self.held.heads(slot).collect();
         for at in &heads {
             let id = self.held.entry(*at).destination;
-            if !self.knows(id) {
-                self.add_destination(id, transport.guarantees(id));
-            }
+            self.add_destination(id, || transport.guarantees(id));
         }
         // A suspect waits for its renewal.
         if !open.claim.solo || !matches!(self.phase, Phase::Running) {

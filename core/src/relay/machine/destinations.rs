@@ -62,30 +62,27 @@ impl DestinationState {
 }
 
 impl Machine {
-    pub(super) fn add_destination(&mut self, id: Destination, guarantees: TransportGuarantees) -> usize {
-        match self.destinations.binary_search_by_key(&id, |state| state.id) {
-            Ok(place) => place,
-            Err(place) => {
-                let state = DestinationState {
-                    id,
-                    guarantees,
-                    ready: VecDeque::new(),
-                    publishes_in_flight: 0,
-                    one_at_a_time: 0,
-                    last_sign_of_life: None,
-                    succeeded: false,
-                    doubtful: Vec::new(),
-                    health: Health::Flowing,
-                    failures: 0,
-                };
-                self.destinations.insert(place, state);
-                place
-            }
+    /// Makes a destination known that is not yet.
+    pub(super) fn add_destination(
+        &mut self,
+        id: Destination,
+        guarantees: impl FnOnce() -> TransportGuarantees,
+    ) {
+        if let Err(place) = self.destinations.binary_search_by_key(&id, |state| state.id) {
+            let state = DestinationState {
+                id,
+                guarantees: guarantees(),
+                ready: VecDeque::new(),
+                publishes_in_flight: 0,
+                one_at_a_time: 0,
+                last_sign_of_life: None,
+                succeeded: false,
+                doubtful: Vec::new(),
+                health: Health::Flowing,
+                failures: 0,
+            };
+            self.destinations.insert(place, state);
         }
-    }
-
-    pub(super) fn knows(&self, id: Destination) -> bool {
-        self.destinations.binary_search_by_key(&id, |state| state.id).is_ok()
     }
 
     /// The state of a destination that a held message names: it was added when the message came.
@@ -203,4 +200,17 @@ impl Machine {
 pub(super) fn scaled(duration: Duration, random: u64) -> Duration {
     let part = (duration.as_nanos() * u128::from(random)) >> 64;
     Duration::from_nanos(u64::try_from(part).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_drawn_evenly_and_below_the_whole() {
+        let second = Duration::from_secs(1);
+        assert_eq!(scaled(second, 0), Duration::ZERO);
+        assert_eq!(scaled(second, 1 << 63), second / 2);
+        assert_eq!(scaled(second, u64::MAX), second - Duration::from_nanos(1));
+    }
 }

@@ -319,3 +319,42 @@ impl std::hash::Hasher for KeyHash {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Nonce, Run, Timestamp};
+    use std::hash::{BuildHasher as _, Hasher as _};
+
+    #[test]
+    fn a_slot_is_used_again_once_its_last_run_is_settled() {
+        let run = |unit| Run {
+            token: Token { unit, fence: 1, nonce: Nonce::from_words(1, 1) },
+            claimed_at: Timestamp::EPOCH,
+            lease_until: Timestamp::EPOCH,
+            start: 0,
+            len: 0,
+        };
+        let mut held = Held::default();
+        for _ in 0..10 {
+            let claimed = Claimed { runs: vec![run(1), run(2)], ..Claimed::default() };
+            let slot = held.add(claimed, Moment::ORIGIN, false, |_| Destination::ONLY, &mut Vec::new());
+            assert_eq!(slot, 0);
+            held.forget(RunRef { slot, run: 0 });
+            assert!(held.free.is_empty(), "its other run is held");
+            held.forget(RunRef { slot, run: 1 });
+        }
+        assert_eq!(held.slots.len(), 1);
+    }
+
+    #[test]
+    fn a_hash_of_a_key_is_not_hashed_again() {
+        let hasher = BuildHasherDefault::<KeyHash>::default();
+        assert_eq!(hasher.hash_one(hash("order-1")), hash("order-1"));
+        let mut bytes = hasher.build_hasher();
+        bytes.write(&[1, 2, 3]);
+        assert_eq!(bytes.finish(), 0x01_02_03);
+        bytes.write(&[3]);
+        assert_eq!(bytes.finish(), 0x01_02_03_03);
+    }
+}

@@ -192,7 +192,7 @@ impl Machine {
             failure: None,
         };
         for (destination, guarantees) in destinations {
-            machine.add_destination(*destination, *guarantees);
+            machine.add_destination(*destination, || *guarantees);
         }
         Ok(machine)
     }

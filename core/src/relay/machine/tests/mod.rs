@@ -1,5 +1,6 @@
 //! The machine's decisions, one table of events each. Time is set, nothing runs.
 
+mod figures;
 mod keeping;
 mod sending;
 mod stopping;
@@ -124,7 +125,9 @@ impl World {
             self.settle_down();
         }
         self.now = end;
+        let known = self.commands.len();
         self.settle_down();
+        assert_eq!(self.commands.len(), known, "something was due that poll_timeout did not announce");
     }
 
     fn take<T>(&mut self, what: &str, matching: impl Fn(&Command) -> bool, open: impl Fn(Command) -> T) -> T {
