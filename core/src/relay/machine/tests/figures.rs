@@ -4,11 +4,11 @@ use super::*;
 
 impl World {
     fn claim_deadline(&self) -> Moment {
-        let deadlines = self.commands.iter().filter_map(|command| match command {
+        let mut deadlines = self.commands.iter().filter_map(|command| match command {
             Command::Claim { deadline, .. } => Some(*deadline),
             _ => None,
         });
-        deadlines.last().unwrap()
+        deadlines.next_back().unwrap()
     }
 
     /// Fails the open claim.
