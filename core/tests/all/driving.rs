@@ -112,3 +112,21 @@ fn a_relay_tells_its_settings() {
     let relay = Relay::new(&supply, Sink { prefix_per_key: true }, RelayConfig::default().batch_size(77));
     assert!(format!("{:?}", relay.unwrap()).contains("77"));
 }
+
+#[cfg(feature = "clock")]
+#[test]
+fn the_system_seeds_a_relay_that_was_given_no_randomness() {
+    let supply = Supply::new(10, 1, false);
+    let relay = Relay::new(&supply, Sink { prefix_per_key: true }, RelayConfig::default()).unwrap();
+    block_on(relay.timer(Still).run(supply.drained())).unwrap();
+    assert_eq!(supply.settled(), 10);
+}
+
+#[cfg(not(feature = "clock"))]
+#[test]
+fn a_relay_without_randomness_says_what_to_do() {
+    let supply = Supply::new(10, 1, false);
+    let relay = Relay::new(&supply, Sink { prefix_per_key: true }, RelayConfig::default()).unwrap();
+    let error = block_on(relay.timer(Still).run(supply.drained())).unwrap_err();
+    assert!(error.to_string().contains("Relay::randomness"), "{error}");
+}

@@ -233,7 +233,6 @@ impl Machine {
             self.settle_due(),
             self.renewal_due(),
             self.cut_off_due(),
-            self.publish_due(),
             self.probe_due(),
             self.claim_due(),
         ]

@@ -28,12 +28,7 @@ struct OpenPublish {
 }
 
 impl Machine {
-    /// Publishes go out as soon as a destination takes them: nothing waits for a time.
-    pub(super) fn publish_due(&self) -> Option<Moment> {
-        let limit = self.config.publishes_in_flight;
-        self.destinations.iter().any(|state| state.may_publish(limit)).then_some(Moment::ORIGIN)
-    }
-
+    /// Publishes go out as soon as a destination takes them: nothing waits for a time, so that none is ever due.
     pub(super) fn next_publish(&mut self, now: Moment) -> Option<Command> {
         let limit = self.config.publishes_in_flight;
         loop {

@@ -156,10 +156,6 @@ impl Machine {
         }
         self.store_failed(now, error);
     }
-
-    pub(super) fn has_open_settles(&self) -> bool {
-        !self.settling.open.is_empty()
-    }
 }
 
 fn count(verdicts: &[Verdict], matching: impl Fn(&Verdict) -> bool) -> u32 {

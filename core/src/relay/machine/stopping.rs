@@ -66,7 +66,8 @@ impl Machine {
                 }
             }
         }
-        let idle = self.held.messages() == 0 && !self.has_open_claims() && !self.has_open_settles();
+        // What is being settled is still held.
+        let idle = self.held.messages() == 0 && !self.has_open_claims();
         if idle || now >= ends_at {
             self.phase = Phase::Finished;
         }

@@ -194,3 +194,113 @@ fn every_message_of_a_run_that_is_handed_back_is_counted() {
     assert_eq!(world.settle(Outcome::Applied), ["hand back"]);
     assert_eq!(world.heard("Released { messages: 3 }"), 1);
 }
+
+#[test]
+fn destinations_take_turns_batch_by_batch() {
+    let one_at_a_time = config().batch_size(1).max_in_flight(100).publishes_in_flight(2);
+    let mut world = World::with(one_at_a_time, false);
+    world.give(&[("north", None), ("north", None), ("south", None)]);
+    let order: Vec<_> = (0..3).map(|_| world.take_publish().destination).collect();
+    assert_eq!(order, [NORTH, SOUTH, NORTH]);
+}
+
+#[test]
+fn a_payload_as_large_as_the_destination_takes_is_sent() {
+    for prefix_per_key in [false, true] {
+        let mut world = World::with(config(), prefix_per_key);
+        world.give(&[("north.1", Some("k")), ("north.full", Some("k"))]);
+        let mut sent = 0;
+        while world.publishes() {
+            let publish = world.take_publish();
+            sent += publish.batch.len();
+            world.confirm_all(publish);
+        }
+        assert_eq!(sent, 2);
+        assert_eq!(world.settle(Outcome::Applied), ["published, published"]);
+    }
+}
+
+#[test]
+fn after_a_lost_connection_a_key_with_a_prefix_goes_one_at_a_time_as_well() {
+    let mut world = World::with(config(), true);
+    let keyed = [("north.1", Some("k")), ("north.2", Some("k"))];
+    world.give(&keyed);
+    let publish = world.take_publish();
+    world.answer(publish, [(); 2].map(|()| failed(ErrorKind::Unavailable)));
+    world.settle(Outcome::Applied);
+    world.pass(SECOND);
+    let destination = world.take_probe();
+    world.handle(Event::Probed { destination, result: Ok(()) });
+    world.give(&keyed);
+    assert_eq!(world.take_publish().topics(), ["north.1"]);
+    assert!(!world.publishes());
+}
+
+#[test]
+fn every_lost_connection_costs_one_more_send_alone() {
+    let mut world = World::new();
+    world.give(&[("north", None); 3]);
+    let publish = world.take_publish();
+    world.answer(publish, [(); 3].map(|()| failed(ErrorKind::Unavailable)));
+    world.settle(Outcome::Applied);
+    world.pass(SECOND);
+    let destination = world.take_probe();
+    world.handle(Event::Probed { destination, result: Ok(()) });
+    world.give(&[("north", None); 9]);
+    let publish = world.take_publish();
+    world.answer(publish, [failed(ErrorKind::Unavailable)]);
+    let destination = world.take_probe();
+    world.handle(Event::Probed { destination, result: Ok(()) });
+    for _ in 0..4 {
+        let publish = world.take_publish();
+        assert_eq!(publish.batch.len(), 1);
+        world.confirm_all(publish);
+    }
+    assert_eq!(world.take_publish().batch.len(), 4, "three were owed, and one more");
+}
+
+#[test]
+fn a_sign_of_life_from_before_the_send_says_nothing_about_it() {
+    let mut world = World::new();
+    world.give(&[("north", None)]);
+    let publish = world.take_publish();
+    world.confirm_all(publish);
+    world.settle(Outcome::Applied);
+    world.give(&[("north", None)]);
+    let publish = world.take_publish();
+    world.answer(publish, [failed(ErrorKind::Indeterminate)]);
+    world.take_probe();
+}
+
+#[test]
+fn a_renewed_lease_covers_the_publish_that_was_on_its_way() {
+    let lease = RelayConfig::default().batch_size(10).lease(6 * SECOND).publish_timeout(4 * SECOND);
+    let mut world = World::with(lease, false);
+    let claim = world.take_claim();
+    world.pass(4 * SECOND);
+    let (claimed, _) = one_run(&claim, &[("north", None)], 0);
+    world.handle(Event::Claimed { nonce: claim.nonce, result: Ok(claimed) });
+    world.take_publish();
+    let (ticket, tokens) = world.take_renewal();
+    let renewed = Renewed { outcome: Outcome::Applied, at: Timestamp::EPOCH, lease_until: None };
+    world.handle(Event::Renewed { ticket, tokens, result: Ok(vec![renewed]) });
+    let cut_off = |world: &World| world.has(|command| matches!(command, Command::CutOff { .. }));
+    world.pass(3 * SECOND);
+    assert!(!cut_off(&world), "the first lease would have ended a second ago");
+    world.pass(SECOND);
+    assert!(cut_off(&world), "a publish has four seconds");
+}
+
+#[test]
+fn a_stop_cuts_nothing_off_before_the_grace_period_ends() {
+    let mut world = World::with(config().shutdown_grace(2 * SECOND), false);
+    world.give(&[("north", None)]);
+    let publish = world.take_publish();
+    let cut_off = |world: &World| world.has(|command| matches!(command, Command::CutOff { .. }));
+    world.handle(Event::Shutdown);
+    world.pass(2 * SECOND - Duration::from_millis(1));
+    assert!(!cut_off(&world));
+    world.pass(Duration::from_millis(1));
+    assert!(cut_off(&world));
+    world.answer(publish, [None]);
+}

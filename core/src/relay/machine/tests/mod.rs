@@ -2,6 +2,7 @@
 
 mod figures;
 mod keeping;
+mod reporting;
 mod sending;
 mod stopping;
 
@@ -191,8 +192,8 @@ impl World {
         self.has(|command| matches!(command, Command::Publish { .. }))
     }
 
-    /// Answers the open claim with one run of these messages. A topic that ends with `large` has more payload than the
-    /// destinations take.
+    /// Answers the open claim with one run of these messages. A topic that ends with `full` has as much payload as the
+    /// destinations take, one that ends with `large` more.
     fn give(&mut self, messages: &[(&str, Option<&str>)]) -> Token {
         self.give_attempted(messages, 0)
     }
@@ -268,7 +269,11 @@ fn one_run(claim: &Claim, messages: &[(&str, Option<&str>)], attempts: u32) -> (
                 Some(key) => builder.key((*key).to_owned()),
                 None => builder,
             };
-            let payload = if topic.ends_with("large") { vec![0; 101] } else { b"payload".to_vec() };
+            let payload = match topic.rsplit('.').next() {
+                Some("large") => vec![0; 101],
+                Some("full") => vec![0; 100],
+                _ => b"payload".to_vec(),
+            };
             let content = Content::Message(builder.payload(payload).unwrap());
             Entry { content, attempts, strikes: 0 }
         })
