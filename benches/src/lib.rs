@@ -6,12 +6,14 @@
 
 mod drain;
 mod messages;
+mod nothing;
 mod redis_backlog;
 mod redis_store;
 mod row;
 mod sql_store;
 
 pub use messages::{Keys, PAYLOAD};
+pub use nothing::{Nowhere, Supply};
 pub use redis_backlog::{Drained, RedisBacklog, ServerCalls, drain_here};
 pub use redis_store::RedisBench;
 pub use row::{Row, Work};

@@ -1,0 +1,125 @@
+//! What the parts cost that no server is needed for: `cargo bench -p pillarbox-benches --bench core [-- FILTER]`.
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use pillarbox_benches::{Keys, Nowhere, Supply};
+use pillarbox_core::{
+    AnyStorage, AnyTransport, Command, Nonce, Observation, Observer, Record, Relay, RelayConfig, Timestamp,
+    Token, Verdict, step,
+};
+use pillarbox_memory::MemoryStorage;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+const MESSAGES: u32 = 50_000;
+const BATCH: u32 = 500;
+
+/// One claim and one settle of the specification.
+fn state(criterion: &mut Criterion) {
+    let now = Timestamp::from_millis(1);
+    let token = Token { unit: 1, fence: 1, nonce: Nonce::from_words(1, 2) };
+    let claim = Command::Claim { token, lease: Duration::from_secs(30), run: 1, solo: false };
+    let settle = Command::Settle { token, verdict: &Verdict::Published };
+    criterion.bench_function("state/claim and settle", |bencher| {
+        bencher.iter(|| {
+            let claimed = step(black_box(&Record::pending(now)), black_box(&claim), now, 3);
+            let claimed = claimed.ok().and_then(|transition| transition.record().copied());
+            claimed.map(|claimed| step(&claimed, black_box(&settle), now, 3))
+        });
+    });
+}
+
+/// The whole relay between a store and a broker that do nothing: per message, what the relay itself costs.
+fn relay(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = criterion.benchmark_group("relay");
+    group.throughput(Throughput::Elements(u64::from(MESSAGES))).sample_size(20);
+    for (name, keys) in [("unkeyed", Keys::None), ("100 keys", Keys::Of(100))] {
+        for run_length in [1, BATCH] {
+            let supply = supply(keys, run_length);
+            let id = BenchmarkId::new(name, format!("runs of {run_length}"));
+            group.bench_function(id, |bencher| {
+                bencher.iter_batched(
+                    || supply.refill(),
+                    |()| runtime.block_on(supply.drain(supply, Nowhere, BATCH)),
+                    BatchSize::PerIteration,
+                );
+            });
+        }
+    }
+    let supply = supply(Keys::None, BATCH);
+    group.bench_function("unkeyed, behind AnyStorage and AnyTransport", |bencher| {
+        bencher.iter_batched(
+            || supply.refill(),
+            |()| {
+                let (storage, transport) = (AnyStorage::new(supply), AnyTransport::new(Nowhere));
+                runtime.block_on(supply.drain(storage, transport, BATCH))
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+/// The whole relay over the storage in memory.
+fn memory(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = criterion.benchmark_group("memory");
+    group.throughput(Throughput::Elements(u64::from(MESSAGES))).sample_size(20);
+    for (name, keys) in
+        [("unkeyed", Keys::None), ("100 keys", Keys::Of(100)), ("10,000 keys", Keys::Of(10_000))]
+    {
+        let messages: Vec<_> =
+            (0..MESSAGES).map(|number| keys.message(number).expect("a message within the limits")).collect();
+        group.bench_function(BenchmarkId::new("drain", name), |bencher| {
+            bencher.iter_batched(
+                || {
+                    let storage = MemoryStorage::new();
+                    storage.enqueue_alone(&messages).expect("memory takes them");
+                    storage
+                },
+                |storage| runtime.block_on(drain(storage)),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+async fn drain(storage: MemoryStorage) {
+    let settled = Arc::new(Settled::default());
+    let relay = Relay::new(storage, Nowhere, RelayConfig::default().batch_size(BATCH));
+    let relay =
+        relay.expect("the settings hold").timer(pillarbox::TokioTimer::new()).observer(Arc::clone(&settled));
+    let drained = std::future::poll_fn(|_| {
+        let done = settled.0.load(Ordering::Relaxed) >= MESSAGES;
+        if done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    });
+    relay.run(drained).await.expect("memory refuses nothing");
+}
+
+/// Counts what the store has taken as published.
+#[derive(Debug, Default)]
+struct Settled(AtomicU32);
+
+impl Observer for Settled {
+    fn observe(&self, observation: &Observation<'_>) {
+        if let Observation::Settled { published, .. } = observation {
+            self.0.fetch_add(*published, Ordering::Relaxed);
+        }
+    }
+}
+
+fn supply(keys: Keys, run_length: u32) -> &'static Supply {
+    let supply = Supply::new(keys, MESSAGES, run_length).expect("messages within the limits");
+    // Once per case: a relay's storage outlives it.
+    Box::leak(Box::new(supply))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime without a network")
+}
+
+criterion_group!(benches, state, relay, memory);
+criterion_main!(benches);
