@@ -1,0 +1,243 @@
+//! Handing out runs: one snapshot to choose from, then one atomic step for each lane.
+
+use crate::MongoStorage;
+use crate::gather::{Gathered, Pick};
+use crate::lanes::{Lane, micros, nonce, now as now_expression};
+use crate::layout::Found;
+use futures_util::future::join_all;
+use mongodb::ClientSession;
+use mongodb::bson::raw::RawDocumentBuf;
+use mongodb::bson::{Bson, doc};
+use mongodb::options::ReturnDocument;
+use pillarbox_core::{Claim, Claimed, Entry, Error, ErrorKind, Run, Timestamp};
+use std::collections::HashMap;
+
+/// How often a claim chooses again, since other relays were faster, or since it had to tidy up first.
+const TRIES: u32 = 24;
+
+/// What a claim chooses from: one snapshot of what the majority has.
+pub(crate) struct View {
+    pub(crate) session: ClientSession,
+    /// All lanes, without what their runs hold.
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) now: Timestamp,
+}
+
+impl MongoStorage {
+    pub(crate) async fn claim_runs(&self, claim: &Claim) -> Result<Claimed, Error> {
+        let mut buried = 0;
+        let mut now = Timestamp::EPOCH;
+        for _ in 0..TRIES {
+            let mut view = self.look().await?;
+            now = view.now;
+            if claim.limit == 0 {
+                return Ok(Claimed { now, ..Claimed::default() });
+            }
+            let is_repeated =
+                |lane: &&Lane| lane.token().nonce == claim.nonce && lane.is_live(now) && !lane.done;
+            let repeated: Vec<u16> = view.lanes.iter().filter(is_repeated).map(|lane| lane.number).collect();
+            if !repeated.is_empty() {
+                return self.repeat(view, claim, &repeated, buried).await;
+            }
+            let expired: Vec<u16> = view
+                .lanes
+                .iter()
+                .filter(|lane| lane.held && !lane.is_live(now))
+                .map(|lane| lane.number)
+                .collect();
+            if !expired.is_empty() {
+                buried += self.reap(&expired, now).await?;
+                continue;
+            }
+            let gathered = if claim.solo {
+                self.gather_suspect(&mut view).await?
+            } else {
+                self.gather(&mut view, claim).await?
+            };
+            let Gathered { picks, suspects, again } = gathered;
+            let any = !picks.is_empty();
+            let taken = join_all(picks.into_iter().map(|pick| self.take(pick, claim))).await;
+            let mut claimed = Claimed { now, buried, suspects, ..Claimed::default() };
+            for run in taken {
+                if let Some((run, entries)) = run? {
+                    claimed.now = claimed.now.max(run.claimed_at);
+                    add(&mut claimed, run, entries);
+                }
+            }
+            if claimed.runs.is_empty() && (any || again) {
+                continue;
+            }
+            if (claimed.entries.len() as u64) < u64::from(claim.limit) {
+                claimed.next_due = self.next_due(&mut view).await?;
+            }
+            return Ok(claimed);
+        }
+        // Whatever others were faster at is theirs; there may be more, so it is worth asking again at once.
+        Ok(Claimed { now, buried, next_due: Some(now), ..Claimed::default() })
+    }
+
+    /// Begins a snapshot with the leases of all lanes and the server's time.
+    pub(crate) async fn look(&self) -> Result<View, Error> {
+        let map = |failure| self.map(failure, "claim");
+        let mut session = self.0.client.start_session().snapshot(true).await.map_err(map)?;
+        let pipeline = [
+            doc! { "$project": { "members": 0, "keys": 0, "settled_nonce": 0 } },
+            doc! { "$addFields": { "now": "$$NOW" } },
+        ];
+        let mut cursor = self
+            .0
+            .lanes
+            .aggregate(pipeline)
+            .with_type::<RawDocumentBuf>()
+            .session(&mut session)
+            .batch_size(u32::from(crate::MongoConfig::HIGHEST_LANES) + 1)
+            .await
+            .map_err(map)?;
+        let mut lanes = Vec::with_capacity(usize::from(self.lanes()));
+        while let Some(document) = cursor.next(&mut session).await {
+            let lane = Lane::read(&document.map_err(map)?);
+            lanes.push(lane.ok_or_else(|| foreign("a lane's document cannot be read"))?);
+        }
+        if lanes.len() != usize::from(self.lanes()) {
+            return Err(foreign("its lanes are not those that it was opened with; open it again"));
+        }
+        lanes.sort_by_key(|lane| lane.number);
+        let now = lanes.first().map_or(0, |lane| lane.now);
+        let now = Timestamp::from_micros(now.saturating_add(self.0.config.clock_offset()));
+        Ok(View { session, lanes, now })
+    }
+
+    /// Takes a lane, unless it has changed since it was read.
+    async fn take(&self, pick: Pick, claim: &Claim) -> Result<Option<(Run, Vec<Entry>)>, Error> {
+        let Pick { lane, mut version, found, keys, diverted } = pick;
+        if !diverted.is_empty() {
+            if !self.divert(lane, version, &diverted).await? {
+                return Ok(None);
+            }
+            version += 1;
+        }
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let now = now_expression(self.0.config.clock_offset());
+        let members: Vec<Bson> = found.iter().map(|found| found.document_id.clone()).collect();
+        // What a plain run needs at its end is no transaction.
+        let plain = keys.is_empty() && !claim.solo && !self.0.settings.keep_published;
+        let len = u32::try_from(found.len()).unwrap_or(u32::MAX);
+        let update = vec![doc! { "$set": {
+            "version": { "$add": ["$version", 1_i64] },
+            "fence": { "$add": ["$fence", 1_i64] },
+            "nonce": nonce(&claim.nonce),
+            "held": true,
+            "done": false,
+            "plain": plain,
+            "solo": claim.solo,
+            "renewed": false,
+            "claimed_at": now.clone(),
+            "until": { "$add": [now, micros(claim.lease)] },
+            "not_before": 0_i64,
+            "run": i64::from(len),
+            "members": { "$literal": members },
+            "keys": { "$literal": keys },
+        } }];
+        let taken = self
+            .0
+            .lanes
+            .find_one_and_update(doc! { "_id": i64::from(lane), "version": version, "held": false }, update)
+            .projection(doc! { "members": 0, "keys": 0 })
+            .return_document(ReturnDocument::After)
+            .await
+            .map_err(|failure| self.map(failure, "claim"))?;
+        let Some(lane) = taken.as_ref().and_then(|document| Lane::read(document)) else { return Ok(None) };
+        Ok(Some((run_of(&lane, len), found.into_iter().map(entry).collect())))
+    }
+
+    /// The runs of an earlier claim with the same nonce, as they were handed out.
+    async fn repeat(
+        &self,
+        view: View,
+        claim: &Claim,
+        numbers: &[u16],
+        buried: u32,
+    ) -> Result<Claimed, Error> {
+        let mut claimed = Claimed { now: view.now, buried, ..Claimed::default() };
+        for lane in self.whole_lanes(numbers, "claim").await? {
+            // Settled since, or taken by somebody else.
+            if lane.token().nonce != claim.nonce || !lane.held || lane.done {
+                continue;
+            }
+            let mut found = self.members(&lane.members).await?;
+            let entries: Vec<Entry> =
+                lane.members.iter().filter_map(|id| found.remove(&shown(id))).map(entry).collect();
+            // A message that is gone was deleted by hand, and a run never changes its length.
+            if entries.len() == lane.run as usize && !entries.is_empty() {
+                add(&mut claimed, run_of(&lane, lane.run), entries);
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// The lanes of these numbers, with all that they have, and the server's time.
+    pub(crate) async fn whole_lanes(
+        &self,
+        numbers: &[u16],
+        operation: &'static str,
+    ) -> Result<Vec<Lane>, Error> {
+        let map = |failure| self.map(failure, operation);
+        let numbers: Vec<i64> = numbers.iter().copied().map(i64::from).collect();
+        let pipeline =
+            [doc! { "$match": { "_id": { "$in": numbers } } }, doc! { "$addFields": { "now": "$$NOW" } }];
+        let mut cursor = self.0.lanes.aggregate(pipeline).with_type::<RawDocumentBuf>().await.map_err(map)?;
+        let mut lanes = Vec::new();
+        while cursor.advance().await.map_err(map)? {
+            lanes.extend(Lane::read(cursor.current()));
+        }
+        Ok(lanes)
+    }
+
+    async fn members(&self, ids: &[Bson]) -> Result<HashMap<String, Found>, Error> {
+        let map = |failure| self.map(failure, "claim");
+        let mut cursor = self.0.messages.find(doc! { "_id": { "$in": ids } }).await.map_err(map)?;
+        let mut found = HashMap::with_capacity(ids.len());
+        while cursor.advance().await.map_err(map)? {
+            let one = crate::layout::read(cursor.current().to_owned());
+            found.insert(shown(&one.document_id), one);
+        }
+        Ok(found)
+    }
+}
+
+fn run_of(lane: &Lane, len: u32) -> Run {
+    Run {
+        token: lane.token(),
+        claimed_at: Timestamp::from_micros(lane.claimed_at),
+        lease_until: Timestamp::from_micros(lane.until),
+        start: 0,
+        len,
+    }
+}
+
+fn add(claimed: &mut Claimed, run: Run, entries: Vec<Entry>) {
+    let start = u32::try_from(claimed.entries.len()).unwrap_or(u32::MAX);
+    claimed.runs.push(Run { start, ..run });
+    if claimed.entries.is_empty() {
+        claimed.entries = entries;
+    } else {
+        claimed.entries.extend(entries);
+    }
+}
+
+fn entry(found: Found) -> Entry {
+    Entry { content: found.content, attempts: found.attempts, strikes: found.strikes }
+}
+
+/// Ids of documents can be of any type, and few of the types can be compared or hashed.
+pub(crate) fn shown(id: &Bson) -> String {
+    id.to_string()
+}
+
+fn foreign(what: &'static str) -> Error {
+    Error::new(ErrorKind::Misconfigured, "claim")
+        .describe(format!("the outbox was changed while it was open: {what}"))
+        .not_applied()
+}

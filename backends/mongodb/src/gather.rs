@@ -1,0 +1,517 @@
+//! Chooses what a claim hands out: which lanes, and which of their messages.
+
+use crate::MongoStorage;
+use crate::claim::View;
+use crate::lanes::Lane;
+use crate::layout::{Found, PARKED, READY, read};
+use crate::storage::MAX_RUN;
+use crate::transaction::{End, Failure};
+use mongodb::ClientSession;
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::Hint;
+use pillarbox_core::{Claim, Error, Text, Timestamp};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// A claim reads about so many bytes at most, however large its messages are.
+const CLAIM_BYTES: usize = 8 * 1024 * 1024;
+/// So many parked keys are read at once; where there are more, they are asked for by key.
+const PARKED_KEYS: i64 = 200;
+/// So many parked keys one claim hands out from.
+const PARKED_RUNS: usize = 32;
+/// So many scheduled messages with a key one claim moves to the tails of their keys.
+const PROMOTED: i64 = 200;
+/// So many suspects one claim looks at.
+const SUSPECTS: i64 = 100;
+
+/// What was chosen.
+pub(crate) struct Gathered {
+    pub(crate) picks: Vec<Pick>,
+    pub(crate) suspects: u32,
+    /// Something was tidied up, so that choosing again may find more.
+    pub(crate) again: bool,
+}
+
+/// What a claim takes of one lane.
+pub(crate) struct Pick {
+    pub(crate) lane: u16,
+    pub(crate) version: i64,
+    /// The run, in order.
+    pub(crate) found: Vec<Found>,
+    /// The parked keys that the run has messages of.
+    pub(crate) keys: Vec<String>,
+    /// Messages whose key is parked, to be moved out of the way.
+    pub(crate) diverted: Vec<Bson>,
+}
+
+/// A key whose head waits, or is dead and blocks.
+pub(crate) struct Park {
+    pub(crate) lane: u16,
+    pub(crate) until: i64,
+}
+
+/// The messages of one parked key that are due.
+struct Group {
+    key: String,
+    lane: u16,
+    found: Vec<Found>,
+    /// Whether that is all that is parked of the key.
+    whole: bool,
+}
+
+impl MongoStorage {
+    pub(crate) async fn gather(&self, view: &mut View, claim: &Claim) -> Result<Gathered, Error> {
+        let now = view.now;
+        let free: Vec<&Lane> = view.lanes.iter().filter(|lane| lane.is_free(now)).collect();
+        let versions: HashMap<u16, i64> = free.iter().map(|lane| (lane.number, lane.version)).collect();
+        let mut numbers: Vec<i64> = free.iter().map(|lane| i64::from(lane.number)).collect();
+        let flagged: HashMap<u16, i64> =
+            free.iter().filter(|lane| lane.suspects).map(|lane| (lane.number, lane.version)).collect();
+        if numbers.is_empty() {
+            return Ok(Gathered { picks: Vec::new(), suspects: 0, again: false });
+        }
+        // Relays begin at different lanes, so that they rarely want the same one.
+        let turn = usize::from(claim.nonce.as_bytes()[15]) | usize::from(claim.nonce.as_bytes()[14]) << 8;
+        let turn = (turn ^ (now.as_micros() / 1_000) as usize) % numbers.len();
+        numbers.rotate_left(turn);
+
+        let suspects =
+            if flagged.is_empty() { Vec::new() } else { self.suspects(&mut view.session, &flagged).await? };
+        let parks = self.parks(&mut view.session, &numbers).await?;
+        let barred: HashSet<Text> = suspects.iter().filter_map(|found| found.key.clone()).collect();
+
+        let limit = claim.limit.min(MAX_RUN) as usize;
+        // What has waited, and what is new, share a claim: neither keeps the other from its turn.
+        let share = if limit == 1 { usize::from(now.as_micros() / 1_000 % 2 == 0) } else { limit / 2 };
+        let mut groups = self.due_groups(view, &numbers, &parks, &barred, share).await?;
+        let mut special: usize = groups.iter().map(|group| group.found.len()).sum();
+        let mut waiting = self.waiting(view, &numbers, share.saturating_sub(special)).await?;
+        let keyed: Vec<&Found> = waiting.iter().filter(|found| found.key.is_some()).collect();
+        if !keyed.is_empty() {
+            self.promote(&keyed, &versions).await?;
+            return Ok(Gathered { picks: Vec::new(), suspects: 0, again: true });
+        }
+        special += waiting.len();
+        let ready = self.ready(&mut view.session, &numbers, limit - special, &barred).await?;
+        if special + ready.len() < limit && special >= share {
+            // The new ones leave room.
+            let room = limit - ready.len();
+            groups = self.due_groups(view, &numbers, &parks, &barred, room).await?;
+            special = groups.iter().map(|group| group.found.len()).sum();
+            waiting = self.waiting(view, &numbers, room.saturating_sub(special)).await?;
+            let keyed: Vec<&Found> = waiting.iter().filter(|found| found.key.is_some()).collect();
+            if !keyed.is_empty() {
+                self.promote(&keyed, &versions).await?;
+                return Ok(Gathered { picks: Vec::new(), suspects: 0, again: true });
+            }
+        }
+        let parked = self.parked_among(&mut view.session, parks, &ready).await?;
+        let waiting_suspects = suspects.iter().filter(|found| can_go(found, &parked, now)).count();
+        let (picks, again) = assemble(groups, waiting, ready, &parked, &barred, &versions);
+        Ok(Gathered { picks, suspects: u32::try_from(waiting_suspects).unwrap_or(u32::MAX), again })
+    }
+
+    /// Messages that only a solo claim may have, in the lanes that may have some, given with their versions.
+    pub(crate) async fn suspects(
+        &self,
+        session: &mut ClientSession,
+        lanes: &HashMap<u16, i64>,
+    ) -> Result<Vec<Found>, Error> {
+        let numbers: Vec<i64> = lanes.keys().copied().map(i64::from).collect();
+        let filter = doc! { "lane": { "$in": numbers }, "suspect": true };
+        let find =
+            Find { filter, sort: doc! { "lane": 1, "suspect": 1, "seq": 1 }, limit: SUSPECTS, hint: None };
+        let found = self.find(session, find).await?;
+        if found.len() < usize::try_from(SUSPECTS).unwrap_or(usize::MAX) {
+            // Where there is none any more, nobody needs to look again. The version says that there has been no strike since.
+            let left: HashSet<u16> = found.iter().map(|found| found.lane).collect();
+            for (lane, version) in lanes.iter().filter(|(lane, _)| !left.contains(lane)) {
+                let filter = doc! { "_id": i64::from(*lane), "version": version, "held": false };
+                let clearing = self.0.lanes.update_one(filter, doc! { "$set": { "suspects": false } });
+                clearing.await.map_err(|failure| self.map(failure, "claim"))?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The parked keys of these lanes; `None` where there are too many to read.
+    async fn parks(
+        &self,
+        session: &mut ClientSession,
+        lanes: &[i64],
+    ) -> Result<Option<HashMap<String, Park>>, Error> {
+        let filter = doc! { "lane": { "$in": lanes.to_vec() } };
+        let parks = self.read_parks(session, filter, PARKED_KEYS + 1).await?;
+        Ok((parks.len() <= usize::try_from(PARKED_KEYS).unwrap_or(0)).then_some(parks))
+    }
+
+    pub(crate) async fn read_parks(
+        &self,
+        session: &mut ClientSession,
+        filter: Document,
+        limit: i64,
+    ) -> Result<HashMap<String, Park>, Error> {
+        let map = |failure| self.map(failure, "claim");
+        let finding = self.0.parked.find(filter).sort(doc! { "lane": 1, "until": 1 }).limit(limit);
+        let mut cursor = finding.session(&mut *session).await.map_err(map)?;
+        let mut parks = HashMap::new();
+        while let Some(document) = cursor.next(session).await {
+            let document = document.map_err(map)?;
+            let lane = document.get("lane").and_then(whole).and_then(|lane| u16::try_from(lane).ok());
+            let until = document.get("until").and_then(whole);
+            if let (Ok(key), Some(lane), Some(until)) = (document.get_str("_id"), lane, until) {
+                parks.insert(key.to_owned(), Park { lane, until });
+            }
+        }
+        Ok(parks)
+    }
+
+    /// What is due of parked keys, at most `room` messages.
+    async fn due_groups(
+        &self,
+        view: &mut View,
+        lanes: &[i64],
+        parks: &Option<HashMap<String, Park>>,
+        barred: &HashSet<Text>,
+        room: usize,
+    ) -> Result<Vec<Group>, Error> {
+        let now = view.now.as_micros();
+        let mut room = room;
+        let read;
+        let parks = match parks {
+            Some(parks) => parks,
+            None => {
+                let filter = doc! { "lane": { "$in": lanes.to_vec() }, "until": { "$lte": now } };
+                read = self.read_parks(&mut view.session, filter, PARKED_KEYS).await?;
+                &read
+            }
+        };
+        let mut due: Vec<(&String, &Park)> =
+            parks.iter().filter(|(key, park)| park.until <= now && !barred.contains(key.as_str())).collect();
+        due.sort_by_key(|(key, park)| (park.until, (*key).clone()));
+        let mut groups = Vec::new();
+        for (key, park) in due.into_iter().take(PARKED_RUNS) {
+            if room == 0 {
+                break;
+            }
+            let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
+            let mut found = self.behind(&mut view.session, key, limit).await?;
+            let mut whole = found.len() <= room;
+            found.truncate(room);
+            let ready = found.iter().take_while(|found| found.wait <= now).count();
+            whole &= ready == found.len();
+            found.truncate(ready);
+            room -= found.len();
+            groups.push(Group { key: key.clone(), lane: park.lane, found, whole });
+        }
+        Ok(groups)
+    }
+
+    /// What waits behind a parked key, in order.
+    pub(crate) async fn behind(
+        &self,
+        session: &mut ClientSession,
+        key: &str,
+        limit: i64,
+    ) -> Result<Vec<Found>, Error> {
+        let filter = doc! { "key": key, "at": PARKED };
+        self.find(session, Find { filter, sort: doc! { "key": 1, "seq": 1 }, limit, hint: None }).await
+    }
+
+    /// Messages whose time has come, those first that have waited for longest.
+    async fn waiting(&self, view: &mut View, lanes: &[i64], room: usize) -> Result<Vec<Found>, Error> {
+        if room == 0 {
+            return Ok(Vec::new());
+        }
+        let limit = i64::try_from(room).unwrap_or(i64::MAX);
+        let at = doc! { "$gt": READY, "$lte": view.now.as_micros() };
+        let filter = doc! { "lane": { "$in": lanes.to_vec() }, "at": at };
+        let find = Find { filter, sort: doc! { "at": 1, "seq": 1 }, limit, hint: Some(due_index()) };
+        let mut found = self.find(&mut view.session, find).await?;
+        found.retain(|found| !found.is_suspect());
+        Ok(found)
+    }
+
+    /// New messages, lane by lane, beginning with the first of `lanes`.
+    async fn ready(
+        &self,
+        session: &mut ClientSession,
+        lanes: &[i64],
+        room: usize,
+        barred: &HashSet<Text>,
+    ) -> Result<Vec<Found>, Error> {
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        // The index has the lanes in ascending order: first those from the turn's on, then those before it.
+        let first = lanes.first().copied().unwrap_or_default();
+        let (from, before): (Vec<i64>, Vec<i64>) = lanes.iter().partition(|lane| **lane >= first);
+        for lanes in [from, before] {
+            let limit = room.saturating_sub(found.len());
+            if lanes.is_empty() || limit == 0 || bytes >= CLAIM_BYTES {
+                continue;
+            }
+            let mut filter = doc! { "lane": { "$in": lanes }, "at": READY };
+            if !barred.is_empty() {
+                let keys: Vec<&str> = barred.iter().map(|key| &**key).collect();
+                filter.insert("key", doc! { "$nin": keys });
+            }
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let sort = doc! { "lane": 1, "at": 1, "seq": 1 };
+            for one in self.find(session, Find { filter, sort, limit, hint: Some(due_index()) }).await? {
+                bytes += one.size;
+                found.push(one);
+            }
+        }
+        found.retain(|found| !found.is_suspect());
+        Ok(found)
+    }
+
+    /// The parked keys among those of `ready`, and all others that were read.
+    async fn parked_among(
+        &self,
+        session: &mut ClientSession,
+        parks: Option<HashMap<String, Park>>,
+        ready: &[Found],
+    ) -> Result<HashMap<String, Park>, Error> {
+        if let Some(parks) = parks {
+            return Ok(parks);
+        }
+        let keys: HashSet<&str> = ready.iter().filter_map(|found| found.key.as_deref()).collect();
+        let keys: Vec<&str> = keys.into_iter().collect();
+        self.read_parks(session, doc! { "_id": { "$in": keys } }, i64::from(MAX_RUN)).await
+    }
+
+    pub(crate) async fn find(&self, session: &mut ClientSession, find: Find) -> Result<Vec<Found>, Error> {
+        let map = |failure| self.map(failure, "claim");
+        let batch = u32::try_from(find.limit.saturating_add(1)).unwrap_or(MAX_RUN + 1);
+        let mut finding =
+            self.0.messages.find(find.filter).sort(find.sort).limit(find.limit).batch_size(batch);
+        if let Some(hint) = find.hint {
+            finding = finding.hint(hint);
+        }
+        let mut cursor = finding.session(&mut *session).await.map_err(map)?;
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        while let Some(document) = cursor.next(session).await {
+            let one = read(document.map_err(map)?);
+            bytes += one.size;
+            found.push(one);
+            if bytes >= CLAIM_BYTES {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Moves scheduled messages with a key, whose time has come, to the tails of their keys.
+    async fn promote(&self, found: &[&Found], versions: &HashMap<u16, i64>) -> Result<(), Error> {
+        let mut lanes: BTreeMap<u16, i64> = BTreeMap::new();
+        let mut updates = Vec::new();
+        for one in found.iter().take(usize::try_from(PROMOTED).unwrap_or(usize::MAX)) {
+            let Some(version) = versions.get(&one.lane) else { continue };
+            lanes.insert(one.lane, *version);
+            updates.push(doc! {
+                "q": { "_id": one.document_id.clone(), "at": one.at },
+                "u": { "$set": { "at": READY }, "$currentDate": { "seq": { "$type": "timestamp" } } },
+            });
+        }
+        let mut transaction = self.transaction("claim").await?;
+        loop {
+            transaction.start().await?;
+            let work = self.promote_all(&mut transaction.session, &lanes, &updates).await;
+            if transaction.end(work).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn promote_all(
+        &self,
+        session: &mut ClientSession,
+        lanes: &BTreeMap<u16, i64>,
+        updates: &[Document],
+    ) -> Result<End<()>, Failure> {
+        for (lane, version) in lanes {
+            if !self.touch(session, *lane, *version).await? {
+                return Ok(End::Abort(()));
+            }
+        }
+        self.update_all(session, self.0.messages.name(), updates).await?;
+        Ok(End::Commit(()))
+    }
+
+    /// Moves messages out of the way of a lane whose keys are parked. Answers whether the lane was as it had been read.
+    pub(crate) async fn divert(&self, lane: u16, version: i64, ids: &[Bson]) -> Result<bool, Error> {
+        let mut transaction = self.transaction("claim").await?;
+        loop {
+            transaction.start().await?;
+            let work = self.divert_all(&mut transaction.session, lane, version, ids).await;
+            if let Some(done) = transaction.end(work).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn divert_all(
+        &self,
+        session: &mut ClientSession,
+        lane: u16,
+        version: i64,
+        ids: &[Bson],
+    ) -> Result<End<bool>, Failure> {
+        if !self.touch(session, lane, version).await? {
+            return Ok(End::Abort(false));
+        }
+        let filter = doc! { "_id": { "$in": ids }, "at": READY };
+        let update = doc! { "$set": { "at": PARKED } };
+        self.0.messages.update_many(filter, update).session(session).await?;
+        Ok(End::Commit(true))
+    }
+
+    /// Notes that something in a free lane changes, so that whoever has read it before chooses again.
+    pub(crate) async fn touch(
+        &self,
+        session: &mut ClientSession,
+        lane: u16,
+        version: i64,
+    ) -> Result<bool, mongodb::error::Error> {
+        let filter = doc! { "_id": i64::from(lane), "version": version, "held": false };
+        let update = doc! { "$inc": { "version": 1_i64 } };
+        let touched = self.0.lanes.update_one(filter, update).session(session).await?;
+        Ok(touched.matched_count == 1)
+    }
+
+    /// When the next message falls due, or the next lease ends.
+    pub(crate) async fn next_due(&self, view: &mut View) -> Result<Option<Timestamp>, Error> {
+        let now = view.now.as_micros();
+        let mut next: Option<i64> = None;
+        let mut wait_for = |at: i64| next = Some(next.map_or(at, |next| next.min(at)));
+        for lane in &view.lanes {
+            if lane.is_live(view.now) {
+                wait_for(lane.until);
+            } else if lane.not_before > now {
+                wait_for(lane.not_before);
+            }
+        }
+        let lanes: Vec<i64> = view.lanes.iter().map(|lane| i64::from(lane.number)).collect();
+        let filter = doc! { "lane": { "$in": lanes.clone() }, "at": { "$gt": now } };
+        let find = Find { filter, sort: doc! { "at": 1 }, limit: 1, hint: Some(due_index()) };
+        for found in self.find(&mut view.session, find).await? {
+            wait_for(found.at);
+        }
+        let map = |failure| self.map(failure, "claim");
+        let filter = doc! { "lane": { "$in": lanes }, "until": { "$gt": now, "$lt": i64::MAX } };
+        let finding = self.0.parked.find_one(filter).sort(doc! { "until": 1 });
+        if let Some(park) = finding.session(&mut view.session).await.map_err(map)? {
+            park.get("until").and_then(whole).into_iter().for_each(wait_for);
+        }
+        Ok(next.map(Timestamp::from_micros))
+    }
+}
+
+/// A question to the collection of messages.
+pub(crate) struct Find {
+    pub(crate) filter: Document,
+    pub(crate) sort: Document,
+    pub(crate) limit: i64,
+    pub(crate) hint: Option<Hint>,
+}
+
+/// The server would sometimes rather sort than merge.
+pub(crate) fn due_index() -> Hint {
+    Hint::Keys(doc! { "lane": 1, "at": 1, "seq": 1 })
+}
+
+/// Whether a suspect could be handed out now, as far as its key is concerned.
+pub(crate) fn can_go(found: &Found, parks: &HashMap<String, Park>, now: Timestamp) -> bool {
+    let park = found.key.as_deref().and_then(|key| parks.get(key));
+    match found.at {
+        PARKED => park.is_some_and(|park| park.until <= now.as_micros()),
+        READY => park.is_none(),
+        at => at <= now.as_micros(),
+    }
+}
+
+pub(crate) fn whole(value: &Bson) -> Option<i64> {
+    match value {
+        Bson::Int64(number) => Some(*number),
+        Bson::Int32(number) => Some(i64::from(*number)),
+        _ => None,
+    }
+}
+
+/// Puts the messages of each lane into one run, in order.
+fn assemble(
+    groups: Vec<Group>,
+    waiting: Vec<Found>,
+    ready: Vec<Found>,
+    parks: &HashMap<String, Park>,
+    barred: &HashSet<Text>,
+    versions: &HashMap<u16, i64>,
+) -> (Vec<Pick>, bool) {
+    let mut lanes: BTreeMap<u16, Building> = BTreeMap::new();
+    let mut drained = HashSet::new();
+    for group in groups {
+        let lane = lanes.entry(group.lane).or_default();
+        let mut taken_all = group.whole;
+        for found in group.found {
+            taken_all &= lane.add(found);
+        }
+        if taken_all {
+            drained.insert(group.key.clone());
+        }
+        lane.keys.push(group.key);
+    }
+    for found in waiting {
+        lanes.entry(found.lane).or_default().add(found);
+    }
+    for found in ready {
+        let lane = lanes.entry(found.lane).or_default();
+        match found.key.as_deref() {
+            // An earlier message of its key goes alone, and first.
+            Some(key) if barred.contains(key) => {}
+            Some(key) if parks.contains_key(key) && !drained.contains(key) => {
+                lane.diverted.push(found.document_id);
+            }
+            _ => {
+                lane.add(found);
+            }
+        }
+    }
+    let mut picks = Vec::with_capacity(lanes.len());
+    let mut diverts = false;
+    for (lane, building) in lanes {
+        let Some(version) = versions.get(&lane) else { continue };
+        let Building { found, keys, diverted, .. } = building;
+        diverts |= !diverted.is_empty();
+        if !found.is_empty() || !diverted.is_empty() {
+            picks.push(Pick { lane, version: *version, found, keys, diverted });
+        }
+    }
+    (picks, diverts)
+}
+
+/// A run that is being put together.
+#[derive(Default)]
+struct Building {
+    found: Vec<Found>,
+    keys: Vec<String>,
+    diverted: Vec<Bson>,
+    /// The smallest `limit` in the run.
+    limit: Option<u32>,
+    /// A message did not fit, so that nothing may follow it.
+    full: bool,
+}
+
+impl Building {
+    /// Adds a message, unless the run would be longer than it, or one before it, may be part of.
+    fn add(&mut self, found: Found) -> bool {
+        let limit = self.limit.unwrap_or(MAX_RUN).min(found.limit);
+        if self.full || found.is_suspect() || self.found.len() as u64 >= u64::from(limit) {
+            self.full = true;
+            return false;
+        }
+        self.limit = Some(limit);
+        self.found.push(found);
+        true
+    }
+}

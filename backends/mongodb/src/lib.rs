@@ -1,0 +1,79 @@
+//! The MongoDB storage of the Pillarbox outbox: hashed lanes, leased by a document each and settled by one deletion.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use mongodb::bson::doc;
+//! use pillarbox_core::{Enqueue as _, Message, MessageId, Timestamp};
+//! use pillarbox_mongodb::MongoStorage;
+//!
+//! let outbox = MongoStorage::open("mongodb://localhost/shop?replicaSet=rs0&outbox.name=orders").await?;
+//! # let client = mongodb::Client::with_uri_str("mongodb://localhost/?replicaSet=rs0").await?;
+//! # let message = Message::given(MessageId::from_bytes([7; 16]), Timestamp::EPOCH, "orders.created").payload("{}")?;
+//! // The application's own transaction: business data and messages, both or neither.
+//! let mut session = client.start_session().await?;
+//! session.start_transaction().await?;
+//! let orders = client.database("shop").collection("orders");
+//! orders.insert_one(doc! { "_id": 1, "state": "created" }).session(&mut session).await?;
+//! outbox.enqueue(&mut session, &[message]).await?;
+//! session.commit_transaction().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! A message is a document in one of the outbox's lanes, chosen by the hash of its ordering key; the server numbers it when it is
+//! inserted. A claim reads, in one snapshot of what the majority has, the leases of all lanes and the first messages of some that are
+//! free, and takes each lane by one `findAndModify` of its document, which fails if the lane has changed since. Settling a published
+//! run notes that in the lane's document, deletes the messages, and frees the lane; whatever is interrupted in between is rolled
+//! forward by the next claim. Only what goes wrong costs a transaction: a retry, a burial, a strike. A key whose head waits is *parked*,
+//! and its later messages wait behind it, in order, while the other keys of its lane go on. [`layout`] documents collections and
+//! fields, so that a program in another language can enqueue.
+//!
+//! # What it promises
+//!
+//! [`Order::InsertOrdered`](pillarbox_core::Order): of two concurrent transactions on one key the one that enqueued first comes first, also if
+//! it commits last. Update the aggregate first, then enqueue: the update makes the other transaction wait or fail. A message with a
+//! time to be delivered at joins its key at the first claim after it is due.
+//! [`RepeatedIds::SecondCopy`](pillarbox_core::RepeatedIds): an id that is enqueued twice is delivered twice.
+//!
+//! Claims and settlements are acknowledged by the majority, and so survive a failover. So do messages whose transaction was
+//! committed with the write concern `majority`, which is the server's default; with `w: 1` a failover may lose them.
+//!
+//! # Without transactions
+//!
+//! A change of one document is atomic, so an application that has no transactions can keep new messages in the aggregate's own
+//! document, and have them moved later.
+//!
+//! # A lane is held as a whole
+//!
+//! While one relay holds a run of a lane, the messages behind it wait, also those of other keys; so they do while a run was handed back
+//! with a delay. More lanes mean less waiting for others: see [`MongoConfig::lanes`].
+//!
+//! **Architecture invariant:** no index here ever expires a document, no relay's clock decides anything, and a claim reads a number of
+//! messages that is bounded by its limit.
+
+mod checks;
+mod claim;
+mod config;
+mod dead;
+mod driver;
+mod enqueue;
+mod error;
+mod gather;
+mod lanes;
+pub mod layout;
+mod reap;
+mod runs;
+mod schema;
+mod settings;
+mod settle;
+mod solo;
+mod storage;
+mod transaction;
+mod url;
+mod verdicts;
+
+pub use config::MongoConfig;
+pub use driver::DRIVER;
+pub use storage::MongoStorage;

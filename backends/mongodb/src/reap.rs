@@ -1,0 +1,142 @@
+//! What the next claim does with runs whose leases ran out: it strikes them, or rolls forward what was settled.
+
+use crate::MongoStorage;
+use crate::dead::Burial;
+use crate::lanes::{Lane, freed};
+use crate::layout::read;
+use crate::transaction::{End, Failure};
+use futures_util::future::join_all;
+use mongodb::ClientSession;
+use mongodb::bson::raw::RawDocumentBuf;
+use mongodb::bson::{Bson, doc};
+use pillarbox_core::{Error, Timestamp};
+
+impl MongoStorage {
+    /// Ends the leases of these lanes that have run out. Answers how many messages that buried.
+    pub(crate) async fn reap(&self, lanes: &[u16], now: Timestamp) -> Result<u32, Error> {
+        let mut buried = 0;
+        for outcome in join_all(lanes.iter().map(|lane| self.reap_lane(*lane, now))).await {
+            buried += outcome?;
+        }
+        Ok(buried)
+    }
+
+    async fn reap_lane(&self, lane: u16, now: Timestamp) -> Result<u32, Error> {
+        let mut transaction = self.transaction("claim").await?;
+        loop {
+            transaction.start().await?;
+            let work = self.end_lease(&mut transaction.session, lane, now).await;
+            if let Some(buried) = transaction.end(work).await? {
+                return Ok(buried);
+            }
+        }
+    }
+
+    async fn end_lease(
+        &self,
+        session: &mut ClientSession,
+        lane: u16,
+        now: Timestamp,
+    ) -> Result<End<u32>, Failure> {
+        let lane = self.lane(session, lane).await?;
+        // Somebody else may have been faster.
+        let Some(lane) = lane.filter(|lane| lane.held && !lane.is_live(now)) else {
+            return Ok(End::Abort(0));
+        };
+        let mut buried = 0;
+        let mut suspects = lane.suspects;
+        if lane.done {
+            // Published and settled, only not deleted yet: nobody died with it.
+            let filter = doc! { "_id": { "$in": lane.members.clone() } };
+            self.0.messages.delete_many(filter).session(&mut *session).await?;
+        } else {
+            buried = self.strike(session, &lane, now).await?;
+            suspects |= lane.run / 2 <= 1;
+        }
+        let mut update = freed();
+        update.insert("suspects", suspects);
+        let filter = doc! { "_id": i64::from(lane.number), "version": lane.version };
+        let update = doc! { "$set": update, "$inc": { "version": 1_i64, "fence": 1_i64 } };
+        self.0.lanes.update_one(filter, update).session(session).await?;
+        Ok(End::Commit(buried))
+    }
+
+    /// Charges a claim that ended without an outcome: the next run from here is half as long, and what stood alone on a
+    /// renewed claim comes nearer to its burial.
+    async fn strike(&self, session: &mut ClientSession, lane: &Lane, now: Timestamp) -> Result<u32, Failure> {
+        let filter = doc! { "_id": { "$in": lane.members.clone() } };
+        let limit = i64::from((lane.run / 2).max(1));
+        let mut set = doc! { "limit": limit };
+        if limit == 1 {
+            set.insert("suspect", true);
+        }
+        if !(lane.solo && lane.renewed) {
+            self.0.messages.update_many(filter, doc! { "$set": set }).session(session).await?;
+            return Ok(0);
+        }
+        let Some(document) = self.0.messages.find_one(filter.clone()).session(&mut *session).await? else {
+            return Ok(0);
+        };
+        let found = read(document.clone());
+        let strikes = found.strikes.saturating_add(1);
+        if strikes >= self.0.settings.max_strikes {
+            let reason = format!("its relay died {strikes} times while it held this message alone");
+            let burial = Burial {
+                document,
+                attempts: found.attempts,
+                strikes,
+                reason,
+                key: found.key,
+                lane: lane.number,
+            };
+            self.bury(session, vec![burial], now).await?;
+            self.0.messages.delete_many(filter).session(&mut *session).await?;
+            self.refresh_parks(session, &lane.keys).await?;
+            return Ok(1);
+        }
+        set.insert("strikes", i64::from(strikes));
+        self.0.messages.update_many(filter, doc! { "$set": set }).session(session).await?;
+        Ok(0)
+    }
+
+    /// A lane as a transaction sees it, with the server's time.
+    pub(crate) async fn lane(
+        &self,
+        session: &mut ClientSession,
+        lane: u16,
+    ) -> Result<Option<Lane>, mongodb::error::Error> {
+        let pipeline =
+            [doc! { "$match": { "_id": i64::from(lane) } }, doc! { "$addFields": { "now": "$$NOW" } }];
+        let finding = self.0.lanes.aggregate(pipeline).with_type::<RawDocumentBuf>();
+        let mut cursor = finding.session(&mut *session).await?;
+        let document = cursor.next(session).await.transpose()?;
+        Ok(document.as_deref().and_then(Lane::read))
+    }
+
+    /// Looks at parked keys of which a run had messages: frees those behind which nothing waits any more, and lets the others be
+    /// claimed when their first message is due. A blocked key stays so.
+    pub(crate) async fn refresh_parks(
+        &self,
+        session: &mut ClientSession,
+        keys: &[String],
+    ) -> Result<(), Failure> {
+        for key in keys {
+            let first = self
+                .0
+                .messages
+                .find_one(doc! { "key": key, "at": crate::layout::PARKED })
+                .sort(doc! { "key": 1, "seq": 1 })
+                .session(&mut *session)
+                .await?;
+            let filter = doc! { "_id": key, "blocked": { "$exists": false } };
+            if let Some(first) = first {
+                let until = Bson::from(read(first).wait);
+                let update = doc! { "$set": { "until": until } };
+                self.0.parked.update_one(filter, update).session(&mut *session).await?;
+            } else {
+                self.0.parked.delete_one(filter).session(&mut *session).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,9 @@
+//! The integration tests of the MongoDB backend, in one binary, on real servers.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, and helpers of tests are not marked as tests"
+)]
+
+mod conformance;
+mod support;
