@@ -81,6 +81,7 @@ impl MongoStorage {
         let map = |failure| self.map(failure, "claim");
         let mut session = self.0.client.start_session().snapshot(true).await.map_err(map)?;
         let pipeline = [
+            doc! { "$match": { "_id": { "$gte": 0 } } },
             doc! { "$project": { "members": 0, "keys": 0, "settled_nonce": 0 } },
             doc! { "$addFields": { "now": "$$NOW" } },
         ];

@@ -77,7 +77,7 @@ impl MongoStorage {
         let suspects =
             if flagged.is_empty() { Vec::new() } else { self.suspects(&mut view.session, &flagged).await? };
         let parks = self.parks(&mut view.session, &numbers).await?;
-        let barred: HashSet<Text> = suspects.iter().filter_map(|found| found.key.clone()).collect();
+        let barred = barred(&suspects);
 
         let limit = claim.limit.min(MAX_RUN) as usize;
         // What has waited, and what is new, share a claim: neither keeps the other from its turn.
@@ -105,7 +105,7 @@ impl MongoStorage {
             }
         }
         let parked = self.parked_among(&mut view.session, parks, &ready).await?;
-        let waiting_suspects = suspects.iter().filter(|found| can_go(found, &parked, now)).count();
+        let waiting_suspects = self.that_may_go(view, suspects, &parked).await?.len();
         let (picks, again) = assemble(groups, waiting, ready, &parked, &barred, &versions);
         Ok(Gathered { picks, suspects: u32::try_from(waiting_suspects).unwrap_or(u32::MAX), again })
     }
@@ -171,7 +171,7 @@ impl MongoStorage {
         view: &mut View,
         lanes: &[i64],
         parks: &Option<HashMap<String, Park>>,
-        barred: &HashSet<Text>,
+        barred: &Barred,
         room: usize,
     ) -> Result<Vec<Group>, Error> {
         let now = view.now.as_micros();
@@ -185,8 +185,7 @@ impl MongoStorage {
                 &read
             }
         };
-        let mut due: Vec<(&String, &Park)> =
-            parks.iter().filter(|(key, park)| park.until <= now && !barred.contains(key.as_str())).collect();
+        let mut due: Vec<(&String, &Park)> = parks.iter().filter(|(_, park)| park.until <= now).collect();
         due.sort_by_key(|(key, park)| (park.until, (*key).clone()));
         let mut groups = Vec::new();
         for (key, park) in due.into_iter().take(PARKED_RUNS) {
@@ -197,7 +196,10 @@ impl MongoStorage {
             let mut found = self.behind(&mut view.session, key, limit).await?;
             let mut whole = found.len() <= room;
             found.truncate(room);
-            let ready = found.iter().take_while(|found| found.wait <= now).count();
+            // A suspect goes alone, and what follows it waits.
+            let bar = barred.get(key.as_str());
+            let goes = |found: &&Found| found.wait <= now && bar.is_none_or(|bar| found.seq < *bar);
+            let ready = found.iter().take_while(goes).count();
             whole &= ready == found.len();
             found.truncate(ready);
             room -= found.len();
@@ -237,7 +239,7 @@ impl MongoStorage {
         session: &mut ClientSession,
         lanes: &[i64],
         room: usize,
-        barred: &HashSet<Text>,
+        barred: &Barred,
     ) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
         let mut bytes = 0;
@@ -251,7 +253,7 @@ impl MongoStorage {
             }
             let mut filter = doc! { "lane": { "$in": lanes }, "at": READY };
             if !barred.is_empty() {
-                let keys: Vec<&str> = barred.iter().map(|key| &**key).collect();
+                let keys: Vec<&str> = barred.keys().map(|key| &**key).collect();
                 filter.insert("key", doc! { "$nin": keys });
             }
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -421,14 +423,18 @@ pub(crate) fn due_index() -> Hint {
     Hint::Keys(doc! { "lane": 1, "at": 1, "seq": 1 })
 }
 
-/// Whether a suspect could be handed out now, as far as its key is concerned.
-pub(crate) fn can_go(found: &Found, parks: &HashMap<String, Park>, now: Timestamp) -> bool {
-    let park = found.key.as_deref().and_then(|key| parks.get(key));
-    match found.at {
-        PARKED => park.is_some_and(|park| park.until <= now.as_micros()),
-        READY => park.is_none(),
-        at => at <= now.as_micros(),
+/// Keys with a suspect, and the place of the first one of each.
+type Barred = HashMap<Text, (u32, u32)>;
+
+fn barred(suspects: &[Found]) -> Barred {
+    let mut barred = Barred::new();
+    for found in suspects {
+        if let Some(key) = &found.key {
+            let first = barred.entry(key.clone()).or_insert(found.seq);
+            *first = found.seq.min(*first);
+        }
     }
+    barred
 }
 
 pub(crate) fn whole(value: &Bson) -> Option<i64> {
@@ -445,7 +451,7 @@ fn assemble(
     waiting: Vec<Found>,
     ready: Vec<Found>,
     parks: &HashMap<String, Park>,
-    barred: &HashSet<Text>,
+    barred: &Barred,
     versions: &HashMap<u16, i64>,
 ) -> (Vec<Pick>, bool) {
     let mut lanes: BTreeMap<u16, Building> = BTreeMap::new();
@@ -468,7 +474,7 @@ fn assemble(
         let lane = lanes.entry(found.lane).or_default();
         match found.key.as_deref() {
             // An earlier message of its key goes alone, and first.
-            Some(key) if barred.contains(key) => {}
+            Some(key) if barred.contains_key(key) => {}
             Some(key) if parks.contains_key(key) && !drained.contains(key) => {
                 lane.diverted.push(found.document_id);
             }

@@ -43,7 +43,7 @@
 //! # Without transactions
 //!
 //! A change of one document is atomic, so an application that has no transactions can keep new messages in the aggregate's own
-//! document, and have them moved later.
+//! document, and have them moved later: see [`MongoStorage::adopt`].
 //!
 //! # A lane is held as a whole
 //!
@@ -53,6 +53,8 @@
 //! **Architecture invariant:** no index here ever expires a document, no relay's clock decides anything, and a claim reads a number of
 //! messages that is bounded by its limit.
 
+mod admin;
+mod adopt;
 mod checks;
 mod claim;
 mod config;
@@ -73,6 +75,7 @@ mod storage;
 mod transaction;
 mod url;
 mod verdicts;
+mod wakeup;
 
 pub use config::MongoConfig;
 pub use driver::DRIVER;

@@ -2,11 +2,11 @@
 
 use crate::MongoStorage;
 use crate::claim::View;
-use crate::gather::{Gathered, Pick, can_go};
-use crate::layout::PARKED;
+use crate::gather::{Gathered, Park, Pick};
+use crate::layout::{Found, PARKED};
 use mongodb::bson::doc;
 use pillarbox_core::Error;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 impl MongoStorage {
     /// Chooses the first suspect whose key lets it go.
@@ -26,36 +26,51 @@ impl MongoStorage {
         let keys: Vec<&str> = suspects.iter().filter_map(|found| found.key.as_deref()).collect();
         let count = i64::try_from(keys.len()).unwrap_or(i64::MAX).max(1);
         let parks = self.read_parks(&mut view.session, doc! { "_id": { "$in": keys } }, count).await?;
-        // Of a key the first one only: the others wait for it.
-        let mut seen = std::collections::HashSet::new();
+        let mut go = self.that_may_go(view, suspects, &parks).await?.into_iter();
+        if let Some(found) = go.next()
+            && let Some(version) = flagged.get(&found.lane)
+        {
+            let keys = found.key.iter().filter(|_| found.at == PARKED).map(ToString::to_string).collect();
+            let (lane, version) = (found.lane, *version);
+            gathered.picks.push(Pick { lane, version, keys, found: vec![found], diverted: Vec::new() });
+        }
+        gathered.suspects = u32::try_from(go.len()).unwrap_or(u32::MAX);
+        Ok(gathered)
+    }
+
+    /// Those suspects that could be handed out now: of a key the first one only, and only if nothing that waits is before it.
+    pub(crate) async fn that_may_go(
+        &self,
+        view: &mut View,
+        mut suspects: Vec<Found>,
+        parks: &HashMap<String, Park>,
+    ) -> Result<Vec<Found>, Error> {
+        let now = view.now.as_micros();
+        suspects.sort_by_key(|found| found.seq);
+        let mut seen = HashSet::new();
+        suspects.retain(|found| found.key.clone().is_none_or(|key| seen.insert(key)));
+        let mut go = Vec::with_capacity(suspects.len());
         for found in suspects {
-            let is_first = found.key.clone().is_none_or(|key| seen.insert(key));
-            let mut goes = is_first && can_go(&found, &parks, now);
-            if goes && found.at == PARKED {
-                let key = found.key.as_deref().unwrap_or_default();
-                let first = self.behind(&mut view.session, key, 1).await?;
-                goes = first.first().is_some_and(|first| {
-                    first.document_id == found.document_id && first.wait <= now.as_micros()
-                });
-            }
-            if !goes {
-                continue;
-            }
-            if gathered.picks.is_empty()
-                && let Some(version) = flagged.get(&found.lane)
-            {
-                let keys = found.key.iter().filter(|_| found.at == PARKED).map(ToString::to_string).collect();
-                gathered.picks.push(Pick {
-                    lane: found.lane,
-                    version: *version,
-                    keys,
-                    found: vec![found],
-                    diverted: Vec::new(),
-                });
-            } else {
-                gathered.suspects += 1;
+            let park = found.key.as_deref().and_then(|key| Some((key, parks.get(key)?)));
+            let goes = match (park, found.at) {
+                (None, PARKED) => false,
+                (None, at) => at <= now,
+                (Some((_, park)), _) if park.until == i64::MAX => false,
+                (Some((key, park)), at) => {
+                    let first = self.behind(&mut view.session, key, 1).await?;
+                    match (first.first(), at) {
+                        (Some(first), PARKED) => {
+                            first.document_id == found.document_id && first.wait <= now && park.until <= now
+                        }
+                        (None, PARKED) => false,
+                        (first, _) => first.is_none_or(|first| first.seq > found.seq),
+                    }
+                }
+            };
+            if goes {
+                go.push(found);
             }
         }
-        Ok(gathered)
+        Ok(go)
     }
 }

@@ -168,11 +168,11 @@ impl Storage for MongoStorage {
     }
 
     fn wakeup(&self) -> Option<&dyn Wakeup> {
-        None
+        Some(self)
     }
 
     fn admin(&self) -> Option<&dyn Admin> {
-        None
+        Some(self)
     }
 }
 

@@ -22,7 +22,7 @@ impl StorageHarness for Mongo {
     type Store = Store;
 
     fn abilities(&self) -> Abilities {
-        Abilities { admin: false, wakeup: false, retention: false, ..Abilities::ALL }
+        Abilities::ALL
     }
 
     async fn create(&self, settings: &OutboxSettings) -> Result<Store, BoxError> {

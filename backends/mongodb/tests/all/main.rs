@@ -5,5 +5,10 @@
     reason = "a test that panics has failed, and helpers of tests are not marked as tests"
 )]
 
+mod attack;
 mod conformance;
+mod faults;
+mod opening;
+mod plans;
 mod support;
+mod transactions;
