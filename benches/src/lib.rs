@@ -7,6 +7,7 @@
 mod drain;
 mod messages;
 mod nothing;
+mod mongo_store;
 mod redis_backlog;
 mod redis_store;
 mod row;
@@ -14,6 +15,7 @@ mod sql_store;
 
 pub use messages::{Keys, PAYLOAD};
 pub use nothing::{Nowhere, Supply};
+pub use mongo_store::{MongoBench, MongoFloor};
 pub use redis_backlog::{Drained, RedisBacklog, ServerCalls, drain_here};
 pub use redis_store::RedisBench;
 pub use row::{Row, Work};

@@ -33,6 +33,7 @@
 //! | `memory` (default) | `memory`: the in-memory storage, and transports within the process |
 //! | `redis` | `redis`: the storage in Redis |
 //! | `sqlite`, `postgres`, `mysql` | `sql`: the storages in SQL databases |
+//! | `mongodb` | `mongodb`: the storage in MongoDB |
 //! | `rabbitmq` | `rabbitmq`: the transport to RabbitMQ |
 //! | `redis-streams` | `redis_streams`: the transport to Redis Streams |
 //! | `http` | `http`: the transport to HTTP endpoints, as CloudEvents |
@@ -79,6 +80,10 @@ pub use pillarbox_redis as redis;
 /// The storages in SQL databases.
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use pillarbox_sql as sql;
+
+/// The storage in MongoDB.
+#[cfg(feature = "mongodb")]
+pub use pillarbox_mongodb as mongodb;
 
 /// The transport to RabbitMQ.
 #[cfg(feature = "rabbitmq")]

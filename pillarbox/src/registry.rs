@@ -25,6 +25,8 @@ pub fn registry() -> Registry {
     let registry = registry.with_storage(pillarbox_sql::POSTGRES);
     #[cfg(feature = "mysql")]
     let registry = registry.with_storage(pillarbox_sql::MYSQL);
+    #[cfg(feature = "mongodb")]
+    let registry = registry.with_storage(pillarbox_mongodb::DRIVER);
     #[cfg(feature = "rabbitmq")]
     let registry = registry.with_transport(pillarbox_rabbitmq::DRIVER);
     #[cfg(feature = "redis-streams")]
@@ -43,6 +45,8 @@ pub fn registry() -> Registry {
         .with_absent("postgresql", "postgres")
         .with_absent("mysql", "mysql")
         .with_absent("mariadb", "mysql")
+        .with_absent("mongodb", "mongodb")
+        .with_absent("mongodb+srv", "mongodb")
         .with_absent("amqp", "rabbitmq")
         .with_absent("amqps", "rabbitmq")
         .with_absent("https", "http")

@@ -6,7 +6,7 @@
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use pillarbox_benches::{BoxError, Keys, RedisBench, Row, SqlBench, Work};
+use pillarbox_benches::{BoxError, Keys, MongoBench, MongoFloor, RedisBench, Row, SqlBench, Work};
 use pillarbox_testkit::servers::{MariaDbServer, PostgresServer, ServerFolder};
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -40,6 +40,10 @@ enum StorageName {
     Sqlite,
     Postgres,
     Mariadb,
+    /// Beside one consumer that reads batches and deletes them.
+    Mongodb,
+    /// Beside one `findOneAndUpdate` for each message.
+    MongodbOneByOne,
 }
 
 /// One of them, started.
@@ -48,6 +52,7 @@ enum Bench {
     Sqlite(SqlBench<sqlx::Sqlite, ServerFolder>),
     Postgres(SqlBench<sqlx::Postgres, PostgresServer>),
     Mariadb(SqlBench<sqlx::MySql, MariaDbServer>),
+    Mongodb(MongoBench),
 }
 
 impl Bench {
@@ -57,6 +62,12 @@ impl Bench {
             StorageName::Sqlite => Self::Sqlite(SqlBench::sqlite(messages, batch).await?),
             StorageName::Postgres => Self::Postgres(SqlBench::postgres(messages, batch).await?),
             StorageName::Mariadb => Self::Mariadb(SqlBench::mariadb(messages, batch).await?),
+            StorageName::Mongodb => {
+                Self::Mongodb(MongoBench::start(messages, batch, MongoFloor::Batches).await?)
+            }
+            StorageName::MongodbOneByOne => {
+                Self::Mongodb(MongoBench::start(messages, batch, MongoFloor::OneByOne).await?)
+            }
         })
     }
 
@@ -66,6 +77,7 @@ impl Bench {
             Self::Sqlite(bench) => bench.measure(work, keys, relays).await,
             Self::Postgres(bench) => bench.measure(work, keys, relays).await,
             Self::Mariadb(bench) => bench.measure(work, keys, relays).await,
+            Self::Mongodb(bench) => bench.measure(work, keys, relays).await,
         }
     }
 }
