@@ -4,6 +4,7 @@ use crate::transaction::{End, Failure};
 use crate::{MongoStorage, layout};
 use mongodb::ClientSession;
 use mongodb::bson::raw::RawDocumentBuf;
+use mongodb::error::{Error as ClientError, ErrorKind as Client};
 use pillarbox_core::{BoxFuture, Enqueue, EnqueueAlone, Error, ErrorKind, Message};
 
 /// Messages without a key that are enqueued together share lanes in runs of so many, so that few lanes have to be taken for them.
@@ -79,13 +80,17 @@ impl Enqueue<ClientSession> for MongoStorage {
     async fn enqueue(&self, transaction: &mut ClientSession, messages: &[Message]) -> Result<(), Error> {
         let documents = self.documents(messages)?;
         // The client does not tell whether a transaction is open, but it refuses to begin a second one. Neither call asks the server.
-        if transaction.start_transaction().await.is_ok() {
-            let _ = transaction.abort_transaction().await;
-            return Err(Error::new(ErrorKind::Misconfigured, "enqueue")
-                .describe(
-                    "the session has no transaction, so that data and messages could be split; call `start_transaction()` on it before messages are enqueued",
-                )
-                .not_applied());
+        match transaction.start_transaction().await {
+            Err(failure) if is_open(&failure) => {}
+            Err(failure) => return Err(self.map(failure, "enqueue")),
+            Ok(()) => {
+                let _ = transaction.abort_transaction().await;
+                return Err(Error::new(ErrorKind::Misconfigured, "enqueue")
+                    .describe(
+                        "the session has no transaction, so that data and messages could be split; call `start_transaction()` on it before messages are enqueued",
+                    )
+                    .not_applied());
+            }
         }
         if documents.is_empty() {
             return Ok(());
@@ -105,4 +110,9 @@ impl EnqueueAlone for MongoStorage {
     fn enqueue_alone<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.enqueue_alone(messages))
     }
+}
+
+/// Whether a second transaction was refused since one is open.
+fn is_open(failure: &ClientError) -> bool {
+    matches!(failure.kind.as_ref(), Client::Transaction { message, .. } if message.contains("already in progress"))
 }

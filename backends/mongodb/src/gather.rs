@@ -19,16 +19,19 @@ const PARKED_KEYS: i64 = 200;
 /// So many parked keys one claim hands out from.
 const PARKED_RUNS: usize = 32;
 /// So many scheduled messages with a key one claim moves to the tails of their keys.
-const PROMOTED: i64 = 200;
+const PROMOTED: usize = 200;
 /// So many suspects one claim looks at.
 const SUSPECTS: i64 = 100;
 
 /// What was chosen.
+#[derive(Default)]
 pub(crate) struct Gathered {
     pub(crate) picks: Vec<Pick>,
     pub(crate) suspects: u32,
     /// Something was tidied up, so that choosing again may find more.
     pub(crate) again: bool,
+    /// Scheduled messages have moved to the tails of their keys.
+    pub(crate) promoted: bool,
 }
 
 /// What a claim takes of one lane.
@@ -59,7 +62,13 @@ struct Group {
 }
 
 impl MongoStorage {
-    pub(crate) async fn gather(&self, view: &mut View, claim: &Claim) -> Result<Gathered, Error> {
+    /// Chooses from what is due. With `promotes` it first moves scheduled messages to the tails of their keys, if there are any.
+    pub(crate) async fn gather(
+        &self,
+        view: &mut View,
+        claim: &Claim,
+        promotes: bool,
+    ) -> Result<Gathered, Error> {
         let now = view.now;
         let free: Vec<&Lane> = view.lanes.iter().filter(|lane| lane.is_free(now)).collect();
         let versions: HashMap<u16, i64> = free.iter().map(|lane| (lane.number, lane.version)).collect();
@@ -67,11 +76,11 @@ impl MongoStorage {
         let flagged: HashMap<u16, i64> =
             free.iter().filter(|lane| lane.suspects).map(|lane| (lane.number, lane.version)).collect();
         if numbers.is_empty() {
-            return Ok(Gathered { picks: Vec::new(), suspects: 0, again: false });
+            return Ok(Gathered::default());
         }
         // Relays begin at different lanes, so that they rarely want the same one.
-        let turn = usize::from(claim.nonce.as_bytes()[15]) | usize::from(claim.nonce.as_bytes()[14]) << 8;
-        let turn = (turn ^ (now.as_micros() / 1_000) as usize) % numbers.len();
+        let drawn = crc32fast::hash(claim.nonce.as_bytes()).wrapping_add(crc32fast::hash(&now.as_micros().to_be_bytes()));
+        let turn = usize::try_from(drawn).unwrap_or(0) % numbers.len();
         numbers.rotate_left(turn);
 
         let suspects =
@@ -81,15 +90,15 @@ impl MongoStorage {
 
         let limit = claim.limit.min(MAX_RUN) as usize;
         // What has waited, and what is new, share a claim: neither keeps the other from its turn.
-        let share = if limit == 1 { usize::from(now.as_micros() / 1_000 % 2 == 0) } else { limit / 2 };
+        let share = if limit == 1 { turn % 2 } else { limit / 2 };
         let mut groups = self.due_groups(view, &numbers, &parks, &barred, share).await?;
         let mut special: usize = groups.iter().map(|group| group.found.len()).sum();
         let mut waiting = self.waiting(view, &numbers, share.saturating_sub(special)).await?;
-        let keyed: Vec<&Found> = waiting.iter().filter(|found| found.key.is_some()).collect();
-        if !keyed.is_empty() {
-            self.promote(&keyed, &versions).await?;
-            return Ok(Gathered { picks: Vec::new(), suspects: 0, again: true });
+        if promotes && waiting.iter().any(|found| found.key.is_some()) {
+            let promoted = self.promote(&waiting, &versions).await?;
+            return Ok(Gathered { again: true, promoted, ..Gathered::default() });
         }
+        waiting.retain(|found| found.key.is_none());
         special += waiting.len();
         let ready = self.ready(&mut view.session, &numbers, limit - special, &barred).await?;
         if special + ready.len() < limit && special >= share {
@@ -98,16 +107,17 @@ impl MongoStorage {
             groups = self.due_groups(view, &numbers, &parks, &barred, room).await?;
             special = groups.iter().map(|group| group.found.len()).sum();
             waiting = self.waiting(view, &numbers, room.saturating_sub(special)).await?;
-            let keyed: Vec<&Found> = waiting.iter().filter(|found| found.key.is_some()).collect();
-            if !keyed.is_empty() {
-                self.promote(&keyed, &versions).await?;
-                return Ok(Gathered { picks: Vec::new(), suspects: 0, again: true });
+            if promotes && waiting.iter().any(|found| found.key.is_some()) {
+                let promoted = self.promote(&waiting, &versions).await?;
+                return Ok(Gathered { again: true, promoted, ..Gathered::default() });
             }
+            waiting.retain(|found| found.key.is_none());
         }
         let parked = self.parked_among(&mut view.session, parks, &ready).await?;
         let waiting_suspects = self.that_may_go(view, suspects, &parked).await?.len();
         let (picks, again) = assemble(groups, waiting, ready, &parked, &barred, &versions);
-        Ok(Gathered { picks, suspects: u32::try_from(waiting_suspects).unwrap_or(u32::MAX), again })
+        let suspects = u32::try_from(waiting_suspects).unwrap_or(u32::MAX);
+        Ok(Gathered { picks, suspects, again, promoted: false })
     }
 
     /// Messages that only a solo claim may have, in the lanes that may have some, given with their versions.
@@ -305,10 +315,11 @@ impl MongoStorage {
     }
 
     /// Moves scheduled messages with a key, whose time has come, to the tails of their keys.
-    async fn promote(&self, found: &[&Found], versions: &HashMap<u16, i64>) -> Result<(), Error> {
+    async fn promote(&self, found: &[Found], versions: &HashMap<u16, i64>) -> Result<bool, Error> {
         let mut lanes: BTreeMap<u16, i64> = BTreeMap::new();
         let mut updates = Vec::new();
-        for one in found.iter().take(usize::try_from(PROMOTED).unwrap_or(usize::MAX)) {
+        let keyed = found.iter().filter(|found| found.key.is_some());
+        for one in keyed.take(PROMOTED) {
             let Some(version) = versions.get(&one.lane) else { continue };
             lanes.insert(one.lane, *version);
             updates.push(doc! {
@@ -320,8 +331,8 @@ impl MongoStorage {
         loop {
             transaction.start().await?;
             let work = self.promote_all(&mut transaction.session, &lanes, &updates).await;
-            if transaction.end(work).await?.is_some() {
-                return Ok(());
+            if let Some(done) = transaction.end(work).await? {
+                return Ok(done);
             }
         }
     }
@@ -331,14 +342,14 @@ impl MongoStorage {
         session: &mut ClientSession,
         lanes: &BTreeMap<u16, i64>,
         updates: &[Document],
-    ) -> Result<End<()>, Failure> {
+    ) -> Result<End<bool>, Failure> {
         for (lane, version) in lanes {
             if !self.touch(session, *lane, *version).await? {
-                return Ok(End::Abort(()));
+                return Ok(End::Abort(false));
             }
         }
         self.update_all(session, self.0.messages.name(), updates).await?;
-        Ok(End::Commit(()))
+        Ok(End::Commit(true))
     }
 
     /// Moves messages out of the way of a lane whose keys are parked. Answers whether the lane was as it had been read.

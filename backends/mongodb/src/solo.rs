@@ -18,7 +18,7 @@ impl MongoStorage {
             .filter(|lane| lane.is_free(now) && lane.suspects)
             .map(|lane| (lane.number, lane.version))
             .collect();
-        let mut gathered = Gathered { picks: Vec::new(), suspects: 0, again: false };
+        let mut gathered = Gathered::default();
         if flagged.is_empty() {
             return Ok(gathered);
         }
