@@ -26,8 +26,8 @@ pub(crate) struct View {
 impl MongoStorage {
     pub(crate) async fn claim_runs(&self, claim: &Claim) -> Result<Claimed, Error> {
         let mut buried = 0;
-        // Once is enough, so that a backlog of scheduled messages holds nobody up.
-        let mut promoted = false;
+        // No more than a claim hands out, so that a backlog of scheduled messages holds nobody up.
+        let mut promoted = 0;
         let mut now = Timestamp::EPOCH;
         for _ in 0..TRIES {
             let mut view = self.look().await?;
@@ -54,10 +54,10 @@ impl MongoStorage {
             let gathered = if claim.solo {
                 self.gather_suspect(&mut view).await?
             } else {
-                self.gather(&mut view, claim, !promoted).await?
+                self.gather(&mut view, claim, promoted < claim.limit as usize).await?
             };
             let Gathered { picks, suspects, again, promoted: moved } = gathered;
-            promoted |= moved;
+            promoted += moved;
             let any = !picks.is_empty();
             let taken = join_all(picks.into_iter().map(|pick| self.take(pick, claim))).await;
             let mut claimed = Claimed { now, buried, suspects, ..Claimed::default() };

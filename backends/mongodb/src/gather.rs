@@ -30,8 +30,8 @@ pub(crate) struct Gathered {
     pub(crate) suspects: u32,
     /// Something was tidied up, so that choosing again may find more.
     pub(crate) again: bool,
-    /// Scheduled messages have moved to the tails of their keys.
-    pub(crate) promoted: bool,
+    /// So many scheduled messages have moved to the tails of their keys.
+    pub(crate) promoted: usize,
 }
 
 /// What a claim takes of one lane.
@@ -79,7 +79,8 @@ impl MongoStorage {
             return Ok(Gathered::default());
         }
         // Relays begin at different lanes, so that they rarely want the same one.
-        let drawn = crc32fast::hash(claim.nonce.as_bytes()).wrapping_add(crc32fast::hash(&now.as_micros().to_be_bytes()));
+        let drawn = crc32fast::hash(claim.nonce.as_bytes())
+            .wrapping_add(crc32fast::hash(&now.as_micros().to_be_bytes()));
         let turn = usize::try_from(drawn).unwrap_or(0) % numbers.len();
         numbers.rotate_left(turn);
 
@@ -117,7 +118,7 @@ impl MongoStorage {
         let waiting_suspects = self.that_may_go(view, suspects, &parked).await?.len();
         let (picks, again) = assemble(groups, waiting, ready, &parked, &barred, &versions);
         let suspects = u32::try_from(waiting_suspects).unwrap_or(u32::MAX);
-        Ok(Gathered { picks, suspects, again, promoted: false })
+        Ok(Gathered { picks, suspects, again, promoted: 0 })
     }
 
     /// Messages that only a solo claim may have, in the lanes that may have some, given with their versions.
@@ -315,7 +316,7 @@ impl MongoStorage {
     }
 
     /// Moves scheduled messages with a key, whose time has come, to the tails of their keys.
-    async fn promote(&self, found: &[Found], versions: &HashMap<u16, i64>) -> Result<bool, Error> {
+    async fn promote(&self, found: &[Found], versions: &HashMap<u16, i64>) -> Result<usize, Error> {
         let mut lanes: BTreeMap<u16, i64> = BTreeMap::new();
         let mut updates = Vec::new();
         let keyed = found.iter().filter(|found| found.key.is_some());
@@ -332,7 +333,7 @@ impl MongoStorage {
             transaction.start().await?;
             let work = self.promote_all(&mut transaction.session, &lanes, &updates).await;
             if let Some(done) = transaction.end(work).await? {
-                return Ok(done);
+                return Ok(if done { updates.len() } else { 0 });
             }
         }
     }
