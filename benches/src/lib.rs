@@ -6,16 +6,16 @@
 
 mod drain;
 mod messages;
-mod nothing;
 mod mongo_store;
+mod nothing;
 mod redis_backlog;
 mod redis_store;
 mod row;
 mod sql_store;
 
 pub use messages::{Keys, PAYLOAD};
-pub use nothing::{Nowhere, Supply};
 pub use mongo_store::{MongoBench, MongoFloor};
+pub use nothing::{Nowhere, Supply};
 pub use redis_backlog::{Drained, RedisBacklog, ServerCalls, drain_here};
 pub use redis_store::RedisBench;
 pub use row::{Row, Work};
