@@ -1,13 +1,19 @@
 //! Conformance suites, deterministic simulation, fault injection and real servers for the Pillarbox outbox.
 //!
+//! Begin with the guide: [Test your own storage](docs::test_your_own_storage).
+//!
 //! - [`storage`] and [`transport`]: suites of named cases that prove an implementation.
 //! - [`simulate`]: production relays on a storage in virtual time, with everything that goes wrong decided by a seed; its
 //!   [`history`] is judged by [`check`].
 //! - [`fault`]: decorators that fail, delay and repeat calls; [`choices`]: what a seed decides.
+//! - [`assertions`]: which messages a transaction of an application left behind.
 //! - `servers` (a feature): real servers as child processes, and a proxy that breaks connections.
 
+pub mod assertions;
 pub mod check;
 pub mod choices;
+mod conclusion;
+pub mod docs;
 pub mod fault;
 pub mod history;
 mod random;

@@ -3,9 +3,13 @@
 //!
 //! Implement [`StorageHarness`], [`TestStore`] and [`Producer`] for the storage, then write one line:
 //!
-//! ```ignore
-//! pillarbox_testkit::storage_suite!(#[tokio::test] async harness = MyHarness::new());
 //! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/docs/memory_harness.rs"));
+//! # fn main() {}
+//! pillarbox_testkit::storage_suite!(#[tokio::test] async harness = MyHarness);
+//! ```
+//!
+//! The guide shows it whole: [Test your own storage](crate::docs::test_your_own_storage).
 //!
 //! Each case is a test of its own, documented in [`cases`]. One that fails says which rule was broken, what was expected,
 //! what was seen and what was done before. The suite uses no runtime and never sleeps: time is set with

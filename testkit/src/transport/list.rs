@@ -1,22 +1,35 @@
 /// Makes one test of every case of the transport suite, in the module where it stands.
 ///
-/// ```ignore
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/docs/shelf_harness.rs"));
+/// # fn main() {}
 /// mod conformance {
-///     pillarbox_testkit::transport_suite!(#[tokio::test] async harness = MyHarness::new().await);
+///     use super::*;
+///     pillarbox_testkit::transport_suite!(#[tokio::test] async harness = MyHarness::default());
 /// }
 /// mod without_a_runtime {
-///     pillarbox_testkit::transport_suite!(#[test] block_on = pollster::block_on, harness = MyHarness::new());
+///     use super::*;
+///     pillarbox_testkit::transport_suite!(#[test] block_on = futures_executor::block_on, harness = MyHarness::default());
 /// }
 /// ```
 ///
 /// The harness's expression is evaluated once per case; in the `async` form it may await.
+///
+/// A case that is known to fail is named before the harness, with the reason: `allow_failing = { case => "why, and where it is
+/// followed up" }, harness = …`. Its test passes while the case fails, and fails as soon as the case holds, so that the line
+/// does not outlive its reason.
+#[allow(clippy::test_attr_in_doctest, reason = "what the macro makes are tests")]
 #[macro_export]
 macro_rules! transport_suite {
-    ($(#$attribute:tt)+ async harness = $($harness:tt)+) => {
-        $crate::__each_transport_case!(__transport_tests { async [$(#$attribute)+] [$($harness)+] });
+    ($(#$attribute:tt)+ async $(allow_failing = { $($case:ident => $why:literal),* $(,)? },)? harness = $($harness:tt)+) => {
+        $crate::__each_transport_case!(__transport_tests {
+            async [$(#$attribute)+] [$($harness)+] [&[$($((stringify!($case), $why)),*)?]]
+        });
     };
-    ($(#$attribute:tt)+ block_on = $block_on:path, harness = $($harness:tt)+) => {
-        $crate::__each_transport_case!(__transport_tests { $block_on, [$(#$attribute)+] [$($harness)+] });
+    ($(#$attribute:tt)+ block_on = $block_on:path, $(allow_failing = { $($case:ident => $why:literal),* $(,)? },)? harness = $($harness:tt)+) => {
+        $crate::__each_transport_case!(__transport_tests {
+            $block_on, [$(#$attribute)+] [$($harness)+] [&[$($((stringify!($case), $why)),*)?]]
+        });
     };
 }
 
@@ -33,21 +46,21 @@ macro_rules! __transport_tests {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __transport_test {
-    ({ async [$($attribute:tt)+] [$($harness:tt)+] } $group:ident $name:ident [$($need:ident)*]) => {
+    ({ async [$($attribute:tt)+] [$($harness:tt)+] [$allowed:expr] } $group:ident $name:ident [$($need:ident)*]) => {
         $($attribute)+
         async fn $name() {
             let needs = &[$($crate::transport::Ability::$need),*];
-            let trial = $crate::transport::Trial::new(stringify!($name), needs, $($harness)+);
+            let trial = $crate::transport::Trial::new(stringify!($name), needs, $($harness)+).allow_failing($allowed);
             if trial.applies() {
                 trial.report($crate::transport::cases::$group::$name(&trial).await);
             }
         }
     };
-    ({ $block_on:path, [$($attribute:tt)+] [$($harness:tt)+] } $group:ident $name:ident [$($need:ident)*]) => {
+    ({ $block_on:path, [$($attribute:tt)+] [$($harness:tt)+] [$allowed:expr] } $group:ident $name:ident [$($need:ident)*]) => {
         $($attribute)+
         fn $name() {
             let needs = &[$($crate::transport::Ability::$need),*];
-            let trial = $crate::transport::Trial::new(stringify!($name), needs, $($harness)+);
+            let trial = $crate::transport::Trial::new(stringify!($name), needs, $($harness)+).allow_failing($allowed);
             if trial.applies() {
                 trial.report($block_on($crate::transport::cases::$group::$name(&trial)));
             }
@@ -58,17 +71,17 @@ macro_rules! __transport_test {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __transport_declarations {
-    ({ async [$($attribute:tt)+] [$($harness:tt)+] }) => {
+    ({ async [$($attribute:tt)+] [$($harness:tt)+] [$allowed:expr] }) => {
         $($attribute)+
         async fn declares_what_it_can() {
-            let trial = $crate::transport::Trial::new("declares_what_it_can", &[], $($harness)+);
+            let trial = $crate::transport::Trial::new("declares_what_it_can", &[], $($harness)+).allow_failing($allowed);
             trial.report(trial.declarations().await);
         }
     };
-    ({ $block_on:path, [$($attribute:tt)+] [$($harness:tt)+] }) => {
+    ({ $block_on:path, [$($attribute:tt)+] [$($harness:tt)+] [$allowed:expr] }) => {
         $($attribute)+
         fn declares_what_it_can() {
-            let trial = $crate::transport::Trial::new("declares_what_it_can", &[], $($harness)+);
+            let trial = $crate::transport::Trial::new("declares_what_it_can", &[], $($harness)+).allow_failing($allowed);
             trial.report($block_on(trial.declarations()));
         }
     };

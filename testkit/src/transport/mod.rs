@@ -2,8 +2,10 @@
 //!
 //! Implement [`TransportHarness`] for the transport, then write one line:
 //!
-//! ```ignore
-//! pillarbox_testkit::transport_suite!(#[tokio::test] async harness = MyHarness::new().await);
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/docs/shelf_harness.rs"));
+//! # fn main() {}
+//! pillarbox_testkit::transport_suite!(#[tokio::test] async harness = MyHarness::default());
 //! ```
 //!
 //! Each case is a test of its own, documented in [`cases`]. One that fails says what the contract demands, what was expected,

@@ -5,6 +5,7 @@
     reason = "a test that panics has failed, and helpers of tests are not marked as tests"
 )]
 
+mod assertions;
 #[cfg(feature = "servers")]
 mod servers;
 mod simulate;

@@ -38,9 +38,7 @@ async fn a_claim_reads_by_indexes_and_sorts_nothing() {
         outbox.enqueue_alone(&scheduled).await.unwrap();
     }
     let due: Vec<Message> = (0..DUE)
-        .map(|number| {
-            message(Some(&format!("key-{number}")).filter(|_| number % 2 == 0).map(|key| key.as_str()))
-        })
+        .map(|number| message(Some(&format!("key-{number}")).filter(|_| number % 2 == 0).map(String::as_str)))
         .collect();
     outbox.enqueue_alone(&due).await.unwrap();
 

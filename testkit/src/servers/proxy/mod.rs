@@ -95,6 +95,13 @@ impl Proxy {
         self.shared.set_stall(false, true);
     }
 
+    /// Leaves all connections half open: the server sees their end, the clients see nothing, whatever they send and however long
+    /// they wait, as when a machine loses its power or a firewall forgets a connection. New connections work. The half-open ones
+    /// stay so until a [`cut`](Self::cut), also after [`heal`](Self::heal).
+    pub fn half_open(&self) {
+        self.shared.half_open();
+    }
+
     /// Lets every chunk arrive `delay` after it was sent, in each direction. Does not narrow the bandwidth.
     pub fn delay(&self, delay: Duration) {
         self.shared.set_delay(delay);

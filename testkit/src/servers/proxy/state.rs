@@ -1,6 +1,6 @@
 //! What the threads of a proxy share: which faults are on, and which connections are open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ pub(super) struct State {
     delay: Duration,
     /// The sockets of each open connection. One that is not here was cut, and its threads are about to end.
     pub(super) connections: HashMap<u64, Vec<TcpStream>>,
+    /// Those whose server is gone without the client's knowledge. They carry nothing any more, and end by a cut.
+    half_open: HashSet<u64>,
     pub(super) accepted: u64,
     pub(super) forwarded: Each<u64>,
 }
@@ -76,7 +78,18 @@ impl Shared {
     }
 
     pub(super) fn cut(&self) {
-        self.change(|state| state.connections.drain().for_each(|(_, sockets)| shut(&sockets)));
+        self.change(|state| {
+            state.half_open.clear();
+            state.connections.drain().for_each(|(_, sockets)| shut(&sockets));
+        });
+    }
+
+    pub(super) fn half_open(&self) {
+        self.change(|state| {
+            state.half_open.extend(state.connections.keys());
+            // The client's side is the first of the two.
+            state.connections.values().for_each(|sockets| shut(sockets.get(1..).unwrap_or_default()));
+        });
     }
 
     /// Takes in a client, and gives the connection's number; nothing if the proxy refuses by now.
@@ -98,9 +111,13 @@ impl Shared {
         sockets.map(|sockets| sockets.push(server)).is_some()
     }
 
-    /// Ends one connection on both sides.
+    /// Ends one connection on both sides, unless its client is not to know.
     pub(super) fn end(&self, number: u64) {
-        self.change(|state| state.connections.remove(&number).iter().for_each(|sockets| shut(sockets)));
+        self.change(|state| {
+            if !state.half_open.contains(&number) {
+                state.connections.remove(&number).iter().for_each(|sockets| shut(sockets));
+            }
+        });
     }
 
     /// Waits until what arrived at `arrival` may go on; false if the connection was cut before.
@@ -111,7 +128,7 @@ impl Shared {
                 return false;
             }
             let left = (arrival + state.delay).saturating_duration_since(Instant::now());
-            let is_stalled = *state.is_stalled.of(direction);
+            let is_stalled = *state.is_stalled.of(direction) || state.half_open.contains(&number);
             if !is_stalled && left.is_zero() {
                 return true;
             }

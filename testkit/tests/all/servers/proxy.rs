@@ -167,6 +167,21 @@ fn loses_the_reply_to_a_request_that_arrived() {
 }
 
 #[test]
+fn a_half_open_connection_is_silent_and_new_ones_work() {
+    let proxy = Proxy::start(echo()).unwrap();
+    let mut old = connect(&proxy);
+    exchange(&mut old, b"before");
+    proxy.half_open();
+    old.write_all(b"lost").unwrap();
+    assert!(is_silent(&mut old));
+    exchange(&mut connect(&proxy), b"after");
+    proxy.heal().unwrap();
+    assert!(is_silent(&mut old), "its server will never know it again");
+    proxy.cut();
+    assert_ended(&mut old);
+}
+
+#[test]
 fn delays_each_way_without_narrowing() {
     let proxy = Proxy::start(echo()).unwrap();
     let mut stream = connect(&proxy);

@@ -1,6 +1,7 @@
 //! The proof of the storage suite: it bites. Each mutant breaks one promise of a storage that keeps them all, and a case
 //! must tell.
 
+mod allowed;
 mod broken;
 mod harness;
 
