@@ -78,6 +78,13 @@ impl Drop for CountsDrop<'_> {
 impl Transport for &Stuck {
     async fn publish(&self, _: &[Message], outcomes: &mut Outcomes) {
         if self.publishes.fetch_add(1, Ordering::Relaxed) == 0 {
+            // Beside the second one, not before it.
+            std::future::poll_fn(|context| {
+                context.waker().wake_by_ref();
+                let is_alone = self.publishes.load(Ordering::Relaxed) == 1;
+                if is_alone { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+            })
+            .await;
             outcomes.fill(|| Ok(()));
             return;
         }
