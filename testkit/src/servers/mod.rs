@@ -37,6 +37,7 @@
 mod error;
 mod folder;
 mod guardian;
+mod kafka;
 mod launch;
 mod mariadb;
 mod mongodb;
@@ -53,6 +54,7 @@ mod wait;
 
 pub use error::{ServerError, ServerErrorKind};
 pub use folder::ServerFolder;
+pub use kafka::{KafkaOptions, KafkaServer};
 pub use launch::Launch;
 pub use mariadb::MariaDbServer;
 pub use mongodb::{MongoReplicaSet, MongoServer};
