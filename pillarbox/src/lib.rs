@@ -38,6 +38,7 @@
 //! | `redis-streams` | `redis_streams`: the transport to Redis Streams |
 //! | `http` | `http`: the transport to HTTP endpoints, as CloudEvents |
 //! | `nats` | `nats`: the transport to NATS JetStream |
+//! | `kafka` | `kafka`: the transport to Kafka |
 //! | `tls` | TLS for them, with the system's root certificates |
 //! | `tokio` (default) | `TokioTimer` |
 //! | `futures-timer` | `FuturesTimer`, for smol, async-std and one's own runtime |
@@ -100,6 +101,10 @@ pub use pillarbox_redis_streams as redis_streams;
 /// The transport to NATS JetStream.
 #[cfg(feature = "nats")]
 pub use pillarbox_nats as nats;
+
+/// The transport to Kafka.
+#[cfg(feature = "kafka")]
+pub use pillarbox_kafka as kafka;
 
 /// The README's examples are tests.
 #[cfg(all(doctest, feature = "memory", feature = "redis", feature = "rabbitmq"))]

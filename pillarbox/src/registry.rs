@@ -35,6 +35,8 @@ pub fn registry() -> Registry {
     let registry = registry.with_transport(pillarbox_http::DRIVER);
     #[cfg(feature = "nats")]
     let registry = registry.with_transport(pillarbox_nats::DRIVER);
+    #[cfg(feature = "kafka")]
+    let registry = registry.with_transport(pillarbox_kafka::DRIVER);
     registry
         .with_absent("memory", "memory")
         .with_absent("stdout", "memory")
@@ -52,6 +54,7 @@ pub fn registry() -> Registry {
         .with_absent("https", "http")
         .with_absent("http", "http")
         .with_absent("nats", "nats")
+        .with_absent("kafka", "kafka")
         .with_absent("tls", "nats")
         .with_absent_transport("redis", "redis-streams")
         .with_absent_transport("rediss", "redis-streams")

@@ -7,7 +7,7 @@ use crate::flight::Ticket;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{NoCustomPartitioner, ProducerContext};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -160,7 +160,9 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
         ticket.land(match result {
             Ok(_) => Ok(()),
             // A report without a code is none that librdkafka makes.
-            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
+            Err((error, message)) => {
+                Err((error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown), message.partition()))
+            }
         });
         if self.0.waits_for_room.load(Ordering::Acquire) {
             self.0.room.notify_waiters();

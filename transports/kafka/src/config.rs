@@ -123,7 +123,7 @@ impl KafkaConfig {
             brokers,
             login,
             source: CloudEvents::new("/pillarbox")?,
-            confirm_timeout: Duration::from_secs(8),
+            confirm_timeout: Duration::from_secs(7),
             connect_timeout: Duration::from_secs(5),
             max_payload: MAX_PAYLOAD,
             create_topics: false,
@@ -183,8 +183,9 @@ impl KafkaConfig {
         self
     }
 
-    /// How long a confirmation may take while the connection lives, with all that the producer repeats by itself. Default 8 s: below the
-    /// relay's own limit of 10 s, so that a slow confirmation is told apart from a lost connection.
+    /// How long a confirmation may take while the connection lives, with all that the producer repeats by itself. Default 7 s: librdkafka
+    /// notices up to a second later, which is below the relay's own limit of 10 s, so that a slow confirmation is told apart from
+    /// a lost connection.
     #[must_use]
     pub fn confirm_timeout(mut self, timeout: Duration) -> Self {
         self.confirm_timeout = timeout;

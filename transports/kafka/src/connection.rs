@@ -7,6 +7,7 @@ use crate::flight::Ticket;
 use futures_util::future::{Either, select};
 use pillarbox_core::Error;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer};
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ const ANY_TOPIC: &str = "__consumer_offsets";
 
 /// The first of the limits of one question; each is twice as long as the one before. Whoever asks may go before the
 /// answer is there, and then a thread waits for it for so long.
-const FIRST_LIMIT: Duration = Duration::from_millis(500);
+pub(crate) const FIRST_LIMIT: Duration = Duration::from_millis(500);
 
 /// What is in flight when the last handle is dropped may take so long to end. Nobody waits for its outcome.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -107,6 +108,7 @@ impl Connector {
         let made = spawn_blocking(move || settings.create_with_context(Reports(told))).await;
         let client = ended(made).map_err(|failure| error::not_created(&failure))?;
         let link = Link(Arc::new(Producer { client: Some(client), signs, purged: AtomicBool::new(false) }));
+        link.purge_when_lost();
         let asked = link.ask(ANY_TOPIC, self.config.connect_timeout).await;
         asked.map_err(|loss| loss.error(operation, &self.config.place()).not_applied())?;
         Ok(link)
@@ -116,7 +118,7 @@ impl Connector {
     pub(crate) async fn ask(&self, operation: Operation) -> Result<(), Error> {
         let link = self.link(operation, Sending::Batched).await?;
         let asked = link.ask(ANY_TOPIC, self.config.connect_timeout).await;
-        asked.map_err(|loss| {
+        asked.map(drop).map_err(|loss| {
             link.signs().lose(loss.clone());
             loss.error(operation, &self.config.place()).not_applied()
         })
@@ -130,11 +132,11 @@ impl Link {
 
     /// Why it is of no use any more.
     pub(crate) fn loss(&self) -> Option<Loss> {
-        let loss = self.0.signs.loss()?;
-        // Of a fatal error the first report has the words alone.
-        let code = self.0.client().client().fatal_error();
-        let refused = code.and_then(|(code, words)| error::of_connection(code, &words));
-        Some(refused.unwrap_or(loss))
+        // The code of a fatal error is known before it is reported, and the report has its words alone.
+        let fatal = self.0.client().client().fatal_error();
+        let fatal =
+            fatal.map(|(code, words)| error::of_connection(code, &words).unwrap_or(Loss::Fatal(words)));
+        fatal.or_else(|| self.0.signs.loss())
     }
 
     /// Hands a message to the producer. Gives the code of the refusal, which may be that its queue is full.
@@ -148,8 +150,8 @@ impl Link {
         })
     }
 
-    /// Asks a broker about a topic, which also tells the producer whether it is there by now.
-    pub(crate) async fn ask(&self, topic: &str, limit: Duration) -> Result<(), Loss> {
+    /// Asks a broker about a topic, which also tells the producer whether it is there by now. Gives the partitions that have no leader.
+    pub(crate) async fn ask(&self, topic: &str, limit: Duration) -> Result<Vec<i32>, Loss> {
         let deadline = Instant::now() + limit;
         let mut watch = self.0.signs.watch();
         let mut lost = pin!(watch.wait_for(|condition| condition.lost.is_some()));
@@ -160,19 +162,28 @@ impl Link {
                 return Err(Loss::Silent);
             }
             let (link, topic, patience) = (self.clone(), topic.to_owned(), limit.min(left));
-            let asking =
-                spawn_blocking(move || link.0.client().client().fetch_metadata(Some(&topic), patience).is_ok());
-            let asking = pin!(asking);
+            let asking = pin!(spawn_blocking(move || link.0.leaderless(&topic, patience)));
             match select(asking, lost.as_mut()).await {
                 Either::Left((answered, _)) => {
-                    if ended(answered) {
-                        return Ok(());
+                    if let Some(partitions) = ended(answered) {
+                        return Ok(partitions);
                     }
                 }
                 Either::Right(_) => return Err(self.loss().unwrap_or(Loss::Silent)),
             }
             limit *= 2;
         }
+    }
+
+    /// Nothing is sent by a connection that is made later, also not what publishes that were dropped have left behind.
+    fn purge_when_lost(&self) {
+        let (mut watch, producer) = (self.0.signs.watch(), Arc::downgrade(&self.0));
+        tokio::spawn(async move {
+            let lost = watch.wait_for(|condition| condition.lost.is_some()).await.is_ok();
+            if let Some(producer) = producer.upgrade().filter(|_| lost) {
+                Self(producer).purge();
+            }
+        });
     }
 
     /// Throws away all that it holds: what waits is not sent any more, and the fate of what is in flight stays unknown. The reports say
@@ -187,6 +198,14 @@ impl Link {
 impl Producer {
     fn client(&self) -> &ThreadedProducer<Reports> {
         self.client.as_ref().expect("it is taken by the drop alone")
+    }
+
+    /// The partitions of a topic that have no leader, as a broker says; `None` without an answer. Blocks.
+    fn leaderless(&self, topic: &str, patience: Duration) -> Option<Vec<i32>> {
+        let metadata = self.client().client().fetch_metadata(Some(topic), patience).ok()?;
+        let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+        let without = partitions.filter(|partition| partition.leader() < 0 || partition.error().is_some());
+        Some(without.map(MetadataPartition::id).collect())
     }
 }
 

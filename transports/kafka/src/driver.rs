@@ -6,7 +6,7 @@ pub const DRIVER: TransportDriver = TransportDriver {
     schemes: &["kafka"],
     description: "Kafka, an idempotent producer, a delivery report per message: kafka://user:password@host:9092,other-host:9092
   transport.source           the source of the CloudEvents, a URI; default /pillarbox
-  transport.confirm_timeout  how long a confirmation may take; default 8s
+  transport.confirm_timeout  how long a confirmation may take; default 7s
   transport.connect_timeout  how long connecting may take; default 5s
   transport.max_payload      the largest payload in bytes; default 1028108, what a broker takes by default with headers
   transport.create_topics    whether the broker may create topics that are not there: true or false (default)

@@ -37,7 +37,9 @@ pub(crate) enum Loss {
 impl Loss {
     pub(crate) fn error(&self, operation: Operation, place: &str) -> Error {
         let (kind, advice, cause) = match self {
-            Self::Away(words) => (ErrorKind::Unavailable, "no broker answers; are they running?", Some(words)),
+            Self::Away(words) => {
+                (ErrorKind::Unavailable, "no broker answers; are they running?", Some(words))
+            }
             Self::Silent => (ErrorKind::Unavailable, "no answer within `transport.connect_timeout`", None),
             Self::Refused(words) => (
                 ErrorKind::Misconfigured,
@@ -94,9 +96,10 @@ pub(crate) fn of_delivery(code: Code) -> (ErrorKind, &'static str) {
         Code::MessageTimedOut => {
             (ErrorKind::Indeterminate, "it was not confirmed within `transport.confirm_timeout`")
         }
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownTopicId | Code::UnknownPartition => {
-            (ErrorKind::Unroutable, "there is no such topic; create it")
-        }
+        Code::UnknownTopic
+        | Code::UnknownTopicOrPartition
+        | Code::UnknownTopicId
+        | Code::UnknownPartition => (ErrorKind::Unroutable, "there is no such topic; create it"),
         Code::InvalidTopic => (ErrorKind::Rejected, "the topic has a name that the broker does not take"),
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
             (ErrorKind::Rejected, "the message is larger than the topic's `max.message.bytes`")
@@ -119,6 +122,13 @@ pub(crate) fn of_delivery(code: Code) -> (ErrorKind, &'static str) {
         | Code::BrokerTransportFailure
         | Code::AllBrokersDown
         | Code::Fatal => (ErrorKind::Unavailable, "the producer was given up"),
+        Code::OutOfOrderSequenceNumber
+        | Code::UnknownProducerId
+        | Code::InvalidProducerEpoch
+        | Code::ProducerFenced
+        | Code::GaplessGuarantee => {
+            (ErrorKind::Unavailable, "the broker has lost what it knew of the producer, which is made anew")
+        }
         Code::ThrottlingQuotaExceeded => (ErrorKind::Unavailable, "the quota of this client is used up"),
         Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => {
             (ErrorKind::Unavailable, "too few replicas are in sync")
@@ -198,7 +208,11 @@ mod tests {
             (Code::NotLeaderForPartition, Unavailable, false),
             (Code::BrokerNotAvailable, Unavailable, false),
             (Code::KafkaStorageError, Unavailable, false),
-            (Code::OutOfOrderSequenceNumber, Unexpected, false),
+            (Code::OutOfOrderSequenceNumber, Unavailable, false),
+            (Code::UnknownProducerId, Unavailable, false),
+            (Code::InvalidProducerEpoch, Unavailable, false),
+            (Code::ProducerFenced, Unavailable, false),
+            (Code::GaplessGuarantee, Unavailable, false),
             (Code::DuplicateSequenceNumber, Unexpected, false),
             (Code::Unknown, Unexpected, false),
         ] {
@@ -226,7 +240,9 @@ mod tests {
         ] {
             let error = of_connection(code, "said librdkafka").map(|loss| {
                 let error = loss.error(Operation::Probe, "broker:9092");
-                assert!(error.to_string().contains("broker:9092") && error.report().ends_with("said librdkafka"));
+                assert!(
+                    error.to_string().contains("broker:9092") && error.report().ends_with("said librdkafka")
+                );
                 error.kind()
             });
             assert_eq!(error, expected, "{code:?}");

@@ -1,7 +1,7 @@
 //! One publish on its way.
 
 use crate::client::Sending;
-use crate::connection::{Connector, Link};
+use crate::connection::{Connector, FIRST_LIMIT, Link};
 use crate::error::{self, Operation};
 use crate::{judge, properties};
 use futures_util::future::join_all;
@@ -33,8 +33,11 @@ struct Landings {
 #[derive(Debug)]
 struct Landing {
     index: usize,
-    fate: Result<(), RDKafkaErrorCode>,
+    fate: Fate,
 }
+
+/// A failure has the partition that the message was for.
+type Fate = Result<(), (RDKafkaErrorCode, i32)>;
 
 /// Travels with a message through the client, and brings its delivery report back.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn land(self, fate: Result<(), RDKafkaErrorCode>) {
+    pub(crate) fn land(self, fate: Fate) {
         let landing = Landing { index: self.index, fate };
         self.landings.landed.lock().unwrap_or_else(PoisonError::into_inner).push(landing);
         self.landings.task.wake();
@@ -102,6 +105,8 @@ struct Flight<'a> {
     /// Of topics that were not there when the producer asked last.
     astray: Vec<usize>,
     asked: BTreeSet<&'a str>,
+    /// Not confirmed in time, with their partitions.
+    late: Vec<(usize, i32)>,
     /// How many connections had failed before.
     failures: u64,
     /// librdkafka's queue takes no more for now.
@@ -129,6 +134,7 @@ impl<'a> Flight<'a> {
             refused: Vec::new(),
             astray: Vec::new(),
             asked: BTreeSet::new(),
+            late: Vec::new(),
             failures: link.signs().failures(),
             is_full: false,
         }
@@ -148,6 +154,7 @@ impl<'a> Flight<'a> {
                 continue;
             }
             if self.in_the_air == 0 && self.queue.ready.is_empty() {
+                self.judge_late().await;
                 return self.refused;
             }
             let mut room = pin!(link.signs().room.notified());
@@ -231,9 +238,7 @@ impl<'a> Flight<'a> {
             let topic: &str = message.topic();
             match code {
                 RDKafkaErrorCode::QueueFull => Refusal::Full,
-                RDKafkaErrorCode::MessageSizeTooLarge => {
-                    Refusal::Of(judge::not_taken(config, message, code))
-                }
+                RDKafkaErrorCode::MessageSizeTooLarge => Refusal::Of(judge::not_taken(config, message, code)),
                 _ if !self.asked.contains(topic) => Refusal::Topic,
                 _ => Refusal::Of(judge::not_taken(config, message, code)),
             }
@@ -255,29 +260,53 @@ impl<'a> Flight<'a> {
         }
     }
 
-    fn land(&mut self, index: usize, fate: Result<(), RDKafkaErrorCode>) {
+    fn land(&mut self, index: usize, fate: Fate) {
         self.in_the_air -= 1;
         match fate {
             Ok(()) => {
                 self.outcomes.set(index, Ok(()));
                 self.queue.ready.extend(self.queue.next[index]);
             }
-            Err(code) if self.sending == Sending::Batched && error::is_of_one_record(code) => {
+            Err((code, _)) if self.sending == Sending::Batched && error::is_of_one_record(code) => {
                 self.refused.push(index);
             }
-            Err(code) => {
+            Err((RDKafkaErrorCode::MessageTimedOut, partition)) if self.is_settled() => {
+                self.late.push((index, partition));
+            }
+            Err((code, _)) => {
                 let (config, message) = (self.connector.config(), &self.batch[index]);
                 let error = match self.link.loss() {
-                    Some(loss) if !error::is_refusal(code) => {
-                        loss.error(Operation::Publish, &config.place())
-                    }
-                    loss => {
-                        let unsettled = loss.is_some() || self.link.signs().failures() > self.failures;
-                        judge::failed(config, message, code, unsettled)
-                    }
+                    Some(loss) if !error::is_refusal(code) => loss.error(Operation::Publish, &config.place()),
+                    _ => judge::failed(config, message, code, !self.is_settled()),
                 };
                 self.fail(index, error);
             }
+        }
+    }
+
+    /// Whether no connection failed since this began, so that each message was sent once at most.
+    fn is_settled(&self) -> bool {
+        self.link.loss().is_none() && self.link.signs().failures() == self.failures
+    }
+
+    /// Messages were not confirmed in time while all connections lived: the brokers tell whether their partitions have leaders at all.
+    async fn judge_late(&mut self) {
+        let (config, batch) = (self.connector.config(), self.batch);
+        let topics: BTreeSet<&str> = self.late.iter().map(|(index, _)| &**batch[*index].topic()).collect();
+        let mut leaderless = BTreeSet::new();
+        for topic in topics {
+            // Without an answer nothing more is known, and a relay asks for a sign of life next.
+            let Ok(partitions) = self.link.ask(topic, FIRST_LIMIT).await else { break };
+            leaderless.extend(partitions.into_iter().map(|partition| (topic, partition)));
+        }
+        for (index, partition) in std::mem::take(&mut self.late) {
+            let message = &batch[index];
+            let code = if leaderless.contains(&(&**message.topic(), partition)) {
+                RDKafkaErrorCode::LeaderNotAvailable
+            } else {
+                RDKafkaErrorCode::MessageTimedOut
+            };
+            self.fail(index, judge::failed(config, message, code, false));
         }
     }
 
@@ -323,7 +352,12 @@ impl<'a> Flight<'a> {
 
     /// Nothing more comes: `error` for what is in the air, and, certainly not applied, for what was not sent.
     fn end(&mut self, error: &Error) {
-        for index in std::mem::take(&mut self.queue.ready).into_iter().chain(std::mem::take(&mut self.refused)) {
+        for (index, _) in std::mem::take(&mut self.late) {
+            self.fail(index, error::repeated(error));
+        }
+        for index in
+            std::mem::take(&mut self.queue.ready).into_iter().chain(std::mem::take(&mut self.refused))
+        {
             self.fail(index, error::repeated(error).not_applied());
         }
         // Behind what is in the air nothing was sent either; but which it is need not be known to be careful.

@@ -126,7 +126,7 @@ mod tests {
             (Code::UnknownTopic, true, ErrorKind::Unroutable, Effect::Unknown),
             (Code::TopicAuthorizationFailed, false, ErrorKind::Misconfigured, Effect::NotApplied),
             (Code::PurgeQueue, false, ErrorKind::Unavailable, Effect::Unknown),
-            (Code::OutOfOrderSequenceNumber, false, ErrorKind::Unexpected, Effect::Unknown),
+            (Code::OutOfOrderSequenceNumber, false, ErrorKind::Unavailable, Effect::Unknown),
         ] {
             let error = failed(&config(), &message("orders"), code, unsettled);
             assert_eq!((error.kind(), error.effect()), (kind, effect), "{error}");

@@ -31,9 +31,7 @@ pub(crate) fn headers(config: &KafkaConfig, message: &Message) -> Result<(OwnedH
     }
     for (name, value) in CloudEvents::other_headers(message) {
         if is_reserved(name) {
-            return Err(rejected(format!(
-                "the header {name:?} belongs to CloudEvents in Kafka; rename it"
-            )));
+            return Err(rejected(format!("the header {name:?} belongs to CloudEvents in Kafka; rename it")));
         }
         headers = add(headers, name, value);
     }

@@ -118,7 +118,10 @@ impl Answer {
     }
 
     fn failure(status: &'static str, code: &str) -> Self {
-        Self { body: format!("<Error><Code>{code}</Code></Error>").into_bytes().into(), ..Self::empty(status) }
+        Self {
+            body: format!("<Error><Code>{code}</Code></Error>").into_bytes().into(),
+            ..Self::empty(status)
+        }
     }
 }
 
@@ -210,12 +213,14 @@ fn answer(request: &Request, shared: &Shared) -> Answer {
             Answer::empty("204 No Content")
         }
         "POST" if request.query.contains_key("delete") => {
-            let body = String::from_utf8_lossy(&request.body);
-            for key in body.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()) {
+            let asked = String::from_utf8_lossy(&request.body);
+            let mut body = String::from("<DeleteResult>");
+            for key in asked.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()) {
                 objects.by_key.remove(key);
+                let _ = write!(body, "<Deleted><Key>{key}</Key></Deleted>");
             }
-            let body = b"<DeleteResult></DeleteResult>".as_slice().into();
-            Answer { body, ..Answer::empty("200 OK") }
+            body.push_str("</DeleteResult>");
+            Answer { body: body.into_bytes().into(), ..Answer::empty("200 OK") }
         }
         _ => Answer::failure("501 Not Implemented", "NotImplemented"),
     }
