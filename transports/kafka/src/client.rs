@@ -10,9 +10,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{NoCustomPartitioner, ProducerContext};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// How many messages a request may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +82,6 @@ pub(crate) fn settings(config: &KafkaConfig, sending: Sending) -> ClientConfig {
 #[derive(Debug)]
 pub(crate) struct Signs {
     condition: watch::Sender<Condition>,
-    /// Told when a message left the queue, if somebody waits for room in it.
-    pub(crate) room: Notify,
-    pub(crate) waits_for_room: AtomicBool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -99,8 +95,7 @@ pub(crate) struct Condition {
 
 impl Signs {
     pub(crate) fn new() -> Self {
-        let waits_for_room = AtomicBool::new(false);
-        Self { condition: watch::Sender::new(Condition::default()), room: Notify::new(), waits_for_room }
+        Self { condition: watch::Sender::new(Condition::default()) }
     }
 
     pub(crate) fn loss(&self) -> Option<Loss> {
@@ -164,8 +159,5 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
                 Err((error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown), message.partition()))
             }
         });
-        if self.0.waits_for_room.load(Ordering::Acquire) {
-            self.0.room.notify_waiters();
-        }
     }
 }

@@ -11,7 +11,7 @@ use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::{JoinError, spawn_blocking};
@@ -55,7 +55,6 @@ struct Producer {
     /// Taken when it is dropped.
     client: Option<ThreadedProducer<Reports>>,
     signs: Arc<Signs>,
-    purged: AtomicBool,
 }
 
 impl Connector {
@@ -106,8 +105,12 @@ impl Connector {
         let told = signs.clone();
         // It reads files of certificates.
         let made = spawn_blocking(move || settings.create_with_context(Reports(told))).await;
-        let client = ended(made).map_err(|failure| error::not_created(&failure))?;
-        let link = Link(Arc::new(Producer { client: Some(client), signs, purged: AtomicBool::new(false) }));
+        let Some(made) = ended(made) else {
+            let loss = Loss::Away("the runtime ends".to_owned());
+            return Err(loss.error(operation, &self.config.place()).not_applied());
+        };
+        let client = made.map_err(|failure| error::not_created(&failure))?;
+        let link = Link(Arc::new(Producer { client: Some(client), signs }));
         link.purge_when_lost();
         let asked = link.ask(ANY_TOPIC, self.config.connect_timeout).await;
         asked.map_err(|loss| loss.error(operation, &self.config.place()).not_applied())?;
@@ -165,7 +168,7 @@ impl Link {
             let asking = pin!(spawn_blocking(move || link.0.leaderless(&topic, patience)));
             match select(asking, lost.as_mut()).await {
                 Either::Left((answered, _)) => {
-                    if let Some(partitions) = ended(answered) {
+                    if let Some(partitions) = ended(answered).flatten() {
                         return Ok(partitions);
                     }
                 }
@@ -189,9 +192,7 @@ impl Link {
     /// Throws away all that it holds: what waits is not sent any more, and the fate of what is in flight stays unknown. The reports say
     /// so of each message. Only for a producer that was lost.
     pub(crate) fn purge(&self) {
-        if !self.0.purged.swap(true, Ordering::AcqRel) {
-            self.0.client().purge(PurgeConfig::default().queue().inflight().non_blocking());
-        }
+        self.0.client().purge(PurgeConfig::default().queue().inflight().non_blocking());
     }
 }
 
@@ -223,11 +224,11 @@ impl Drop for Producer {
     }
 }
 
-/// What a blocking task gave. One that panicked goes on doing so.
-fn ended<T>(ended: Result<T, JoinError>) -> T {
-    ended.unwrap_or_else(|error| match error.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        // Nobody cancels it but a runtime that ends, which polls nothing any more.
-        Err(error) => panic!("a blocking task was cancelled: {error}"),
-    })
+/// What a blocking task gave; `None` if the runtime ended before it began. One that panicked goes on doing so.
+fn ended<T>(ended: Result<T, JoinError>) -> Option<T> {
+    match ended.map_err(JoinError::try_into_panic) {
+        Ok(value) => Some(value),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => None,
+    }
 }

@@ -11,14 +11,20 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::BaseRecord;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::pin::pin;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// librdkafka looks for messages that timed out once a second, and reports them. So much later nothing will come any more.
 const OVERDUE: Duration = Duration::from_secs(3);
+
+/// So many delivery reports are looked at together: to be woken for each one costs as much as to send it.
+const AT_ONCE: usize = 128;
+
+/// So often the queue of librdkafka is asked again when it was full: a message leaves it a moment after its report, and nothing tells.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(2);
 
 /// So long a producer that was given up may take to report what it held.
 const REPORTING: Duration = Duration::from_secs(3);
@@ -27,7 +33,22 @@ const REPORTING: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 struct Landings {
     landed: Mutex<Vec<Landing>>,
+    /// So many have to be there until the publish is woken.
+    enough: AtomicUsize,
     task: AtomicWaker,
+}
+
+impl Landings {
+    fn lock(&self) -> MutexGuard<'_, Vec<Landing>> {
+        self.landed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has landed. Nothing may have, and then it wakes when `enough` have.
+    fn poll(&self, context: &Context<'_>, enough: usize) -> Vec<Landing> {
+        self.task.register(context.waker());
+        self.enough.store(enough, Ordering::Release);
+        std::mem::take(&mut *self.lock())
+    }
 }
 
 #[derive(Debug)]
@@ -48,9 +69,14 @@ pub(crate) struct Ticket {
 
 impl Ticket {
     pub(crate) fn land(self, fate: Fate) {
-        let landing = Landing { index: self.index, fate };
-        self.landings.landed.lock().unwrap_or_else(PoisonError::into_inner).push(landing);
-        self.landings.task.wake();
+        let landed = {
+            let mut landed = self.landings.lock();
+            landed.push(Landing { index: self.index, fate });
+            landed.len()
+        };
+        if landed >= self.landings.enough.load(Ordering::Acquire) {
+            self.landings.task.wake();
+        }
     }
 }
 
@@ -100,6 +126,8 @@ struct Flight<'a> {
     queue: &'a mut Queue,
     landings: Arc<Landings>,
     in_the_air: usize,
+    /// How many of them have a next message that waits for them.
+    awaited: usize,
     /// Refused with others in one request: each has to be asked about alone.
     refused: Vec<usize>,
     /// Of topics that were not there when the producer asked last.
@@ -131,6 +159,7 @@ impl<'a> Flight<'a> {
             queue,
             landings: Arc::default(),
             in_the_air: 0,
+            awaited: 0,
             refused: Vec::new(),
             astray: Vec::new(),
             asked: BTreeSet::new(),
@@ -155,22 +184,13 @@ impl<'a> Flight<'a> {
             }
             if self.in_the_air == 0 && self.queue.ready.is_empty() {
                 self.judge_late().await;
-                return self.refused;
+                return std::mem::take(&mut self.refused);
             }
-            let mut room = pin!(link.signs().room.notified());
-            if self.is_full {
-                // Looked at again after the wish was made known, so that no report is missed.
-                room.as_mut().enable();
-                link.signs().waits_for_room.store(true, Ordering::Release);
-                self.is_full = false;
-                self.take_off();
-            }
+            let mut room = pin!(sleep(LOOK_FOR_ROOM));
             let is_full = self.is_full;
-            let landings = self.landings.clone();
+            let (landings, enough) = (self.landings.clone(), self.enough());
             let event = std::future::poll_fn(|context| {
-                landings.task.register(context.waker());
-                let landed =
-                    std::mem::take(&mut *landings.landed.lock().unwrap_or_else(PoisonError::into_inner));
+                let landed = landings.poll(context, enough);
                 if !landed.is_empty() {
                     return Poll::Ready(Event::Landed(landed));
                 }
@@ -204,13 +224,22 @@ impl<'a> Flight<'a> {
         }
     }
 
+    /// How many reports are worth being woken for: each one that lets another message go, else many at once.
+    fn enough(&self) -> usize {
+        let waits = self.awaited > 0 || !self.queue.ready.is_empty();
+        if waits { 1 } else { self.in_the_air.min(AT_ONCE) }
+    }
+
     /// Hands over what may be sent now.
     fn take_off(&mut self) {
         while !self.is_full
             && let Some(index) = self.queue.ready.pop_front()
         {
             match self.send(index) {
-                Ok(()) => self.in_the_air += 1,
+                Ok(()) => {
+                    self.in_the_air += 1;
+                    self.awaited += usize::from(self.queue.next[index].is_some());
+                }
                 Err(Refusal::Full) => {
                     self.queue.ready.push_front(index);
                     self.is_full = true;
@@ -262,6 +291,7 @@ impl<'a> Flight<'a> {
 
     fn land(&mut self, index: usize, fate: Fate) {
         self.in_the_air -= 1;
+        self.awaited -= usize::from(self.queue.next[index].is_some());
         match fate {
             Ok(()) => {
                 self.outcomes.set(index, Ok(()));
@@ -328,9 +358,7 @@ impl<'a> Flight<'a> {
         // What was confirmed before is still in the reports.
         while self.in_the_air > 0 {
             let landed = std::future::poll_fn(|context| {
-                landings.task.register(context.waker());
-                let landed =
-                    std::mem::take(&mut *landings.landed.lock().unwrap_or_else(PoisonError::into_inner));
+                let landed = landings.poll(context, 1);
                 if !landed.is_empty() {
                     return Poll::Ready(landed);
                 }
@@ -362,6 +390,17 @@ impl<'a> Flight<'a> {
         }
         // Behind what is in the air nothing was sent either; but which it is need not be known to be careful.
         self.outcomes.fill(|| Err(error::repeated(error)));
+    }
+}
+
+impl Drop for Flight<'_> {
+    /// A publish that is cut off keeps what was confirmed and not looked at yet.
+    fn drop(&mut self) {
+        for Landing { index, fate } in self.landings.lock().drain(..) {
+            if fate.is_ok() {
+                self.outcomes.set(index, Ok(()));
+            }
+        }
     }
 }
 

@@ -9,6 +9,10 @@ use rdkafka::error::RDKafkaErrorCode;
 /// The longest name of a topic.
 const TOPIC: usize = 249;
 
+/// Kafka's own topics.
+const INTERNAL: [&str; 4] =
+    ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"];
+
 /// Whether a text is a name that a topic can have.
 pub(crate) fn is_topic(text: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -23,7 +27,7 @@ pub(crate) fn check(config: &KafkaConfig, message: &Message) -> Result<(), Error
             "the topic {topic:?} is no name of a topic in Kafka: it has up to {TOPIC} of `a` to `z`, `A` to `Z`, `0` to `9`, `.`, `_` and `-`"
         )));
     }
-    if topic.starts_with("__") {
+    if INTERNAL.contains(&topic) {
         return Err(rejected(format!("the topic {topic:?} belongs to Kafka itself")));
     }
     let (size, limit) = (message.payload().len(), config.max_payload);

@@ -16,6 +16,8 @@ pub struct KafkaOptions {
     in_memory: bool,
     behind_proxy: bool,
     certificate: Option<(PathBuf, PathBuf)>,
+    users: Vec<(String, String)>,
+    topics: Vec<(String, u32)>,
 }
 
 impl KafkaOptions {
@@ -37,6 +39,21 @@ impl KafkaOptions {
     #[must_use]
     pub fn tls(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.certificate = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// It lets in nobody but users who prove themselves by SASL with SCRAM-SHA-512. Its topics have to be given
+    /// [before](Self::topic), since its own program cannot log in.
+    #[must_use]
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        self.users.push((name.into(), password.into()));
+        self
+    }
+
+    /// A topic that is there when it has started.
+    #[must_use]
+    pub fn topic(mut self, name: impl Into<String>, partitions: u32) -> Self {
+        self.topics.push((name.into(), partitions));
         self
     }
 
@@ -76,15 +93,28 @@ impl KafkaOptions {
                 .environment("AWS_SKIP_SIGNATURE", "true")
                 .environment("AWS_REGION", "local");
         }
-        let speaks_tls = self.certificate.is_some();
+        // Users and topics are made while everybody may make them.
+        let open = ChildServer::start(launch.clone(), move |_| ready::is_cluster(address, &cluster))?;
+        let server = KafkaServer { process: open, program, address, proxy, objects, folder };
+        for (name, partitions) in &self.topics {
+            server.create_topic(name, *partitions)?;
+        }
+        for (name, password) in &self.users {
+            server.command(&["user", "create", name, password])?;
+        }
+        if self.users.is_empty() && self.certificate.is_none() {
+            return Ok(server);
+        }
+        server.kill();
+        if !self.users.is_empty() {
+            launch = launch.arguments(["--authentication"]);
+        }
         if let Some((certificate, key)) = &self.certificate {
             launch = launch.arguments(["--cert".into(), certificate.clone().into_os_string()]);
             launch = launch.arguments(["--key".into(), key.clone().into_os_string()]);
         }
-        let process = ChildServer::start(launch, move |_| {
-            if speaks_tls { ready::listens(address) } else { ready::is_cluster(address, &cluster) }
-        })?;
-        Ok(KafkaServer { process, program, address, proxy, objects, folder })
+        let process = ChildServer::start(launch, move |_| ready::listens(address))?;
+        Ok(KafkaServer { process, ..server })
     }
 }
 

@@ -10,4 +10,6 @@ mod failures;
 mod opening;
 mod refusals;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
