@@ -84,12 +84,12 @@ pub(crate) struct Signs {
     condition: watch::Sender<Condition>,
 }
 
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Condition {
+#[derive(Debug, Default)]
+struct Condition {
     /// Why no broker is left, and the producer is of no use any more.
-    pub(crate) lost: Option<Loss>,
+    lost: Option<Loss>,
     /// How many connections were lost or could not be made.
-    pub(crate) failures: u64,
+    failures: u64,
     last_failure: String,
 }
 
@@ -99,39 +99,58 @@ impl Signs {
     }
 
     pub(crate) fn loss(&self) -> Option<Loss> {
-        self.condition.borrow().lost.clone()
+        let condition = self.condition.borrow();
+        match &condition.lost {
+            Some(Loss::Away(_)) if !condition.last_failure.is_empty() => {
+                Some(Loss::Away(condition.last_failure.clone()))
+            }
+            lost => lost.clone(),
+        }
     }
 
     pub(crate) fn failures(&self) -> u64 {
         self.condition.borrow().failures
     }
 
-    pub(crate) fn watch(&self) -> watch::Receiver<Condition> {
-        self.condition.subscribe()
+    /// Waits until the producer is lost or dropped.
+    pub(crate) fn lost(&self) -> impl Future<Output = ()> + use<> {
+        self.until(|condition| condition.lost.is_some())
     }
 
-    /// Lets nobody use the producer any more. The first reason stands.
+    /// Waits until a loss has its reason: librdkafka reports that no broker is left before, or after, it reports why.
+    pub(crate) fn explained(&self) -> impl Future<Output = ()> + use<> {
+        self.until(|condition| {
+            !condition.last_failure.is_empty() || !matches!(condition.lost, Some(Loss::Away(_)))
+        })
+    }
+
+    fn until<F: Fn(&Condition) -> bool>(&self, is_so: F) -> impl Future<Output = ()> + use<F> {
+        let mut watch = self.condition.subscribe();
+        async move {
+            // The other end goes with the producer.
+            let _ = watch.wait_for(is_so).await;
+        }
+    }
+
+    /// Lets nobody use the producer any more. The first reason stands, unless a later one is what lies behind it.
     pub(crate) fn lose(&self, loss: Loss) {
         self.condition.send_if_modified(|condition| {
+            let says_more = matches!(loss, Loss::Refused(_)) && matches!(condition.lost, Some(Loss::Away(_)));
             let is_first = condition.lost.is_none();
-            condition.lost.get_or_insert(loss);
-            is_first
+            if is_first || says_more {
+                condition.lost = Some(loss);
+            }
+            is_first || says_more
         });
     }
 
     fn note(&self, code: RDKafkaErrorCode, words: &str) {
-        match code {
-            RDKafkaErrorCode::AllBrokersDown => {
-                let last = self.condition.borrow().last_failure.clone();
-                self.lose(Loss::Away(if last.is_empty() { words.to_owned() } else { last }));
-            }
-            _ => match error::of_connection(code, words) {
-                Some(loss) => self.lose(loss),
-                None => self.condition.send_modify(|condition| {
-                    condition.failures += 1;
-                    words.clone_into(&mut condition.last_failure);
-                }),
-            },
+        match error::of_connection(code, words) {
+            Some(loss) => self.lose(loss),
+            None => self.condition.send_modify(|condition| {
+                condition.failures += 1;
+                words.clone_into(&mut condition.last_failure);
+            }),
         }
     }
 }

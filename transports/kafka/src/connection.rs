@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// What a sign of life asks about: every cluster answers, whether it has the topic, or lets this user see it, or not.
 const ANY_TOPIC: &str = "__consumer_offsets";
@@ -23,6 +23,9 @@ const ANY_TOPIC: &str = "__consumer_offsets";
 /// The first of the limits of one question; each is twice as long as the one before. Whoever asks may go before the
 /// answer is there, and then a thread waits for it for so long.
 pub(crate) const FIRST_LIMIT: Duration = Duration::from_millis(500);
+
+/// The reason of a loss is reported so soon after it, or never.
+const EXPLANATION: Duration = Duration::from_millis(200);
 
 /// What is in flight when the last handle is dropped may take so long to end. Nobody waits for its outcome.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -156,8 +159,7 @@ impl Link {
     /// Asks a broker about a topic, which also tells the producer whether it is there by now. Gives the partitions that have no leader.
     pub(crate) async fn ask(&self, topic: &str, limit: Duration) -> Result<Vec<i32>, Loss> {
         let deadline = Instant::now() + limit;
-        let mut watch = self.0.signs.watch();
-        let mut lost = pin!(watch.wait_for(|condition| condition.lost.is_some()));
+        let mut lost = pin!(self.0.signs.lost());
         let mut limit = FIRST_LIMIT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -172,7 +174,11 @@ impl Link {
                         return Ok(partitions);
                     }
                 }
-                Either::Right(_) => return Err(self.loss().unwrap_or(Loss::Silent)),
+                Either::Right(_) => {
+                    // Without an explanation the loss is the same.
+                    let _ = timeout(EXPLANATION, self.0.signs.explained()).await;
+                    return Err(self.loss().unwrap_or(Loss::Silent));
+                }
             }
             limit *= 2;
         }
@@ -180,10 +186,10 @@ impl Link {
 
     /// Nothing is sent by a connection that is made later, also not what publishes that were dropped have left behind.
     fn purge_when_lost(&self) {
-        let (mut watch, producer) = (self.0.signs.watch(), Arc::downgrade(&self.0));
+        let (lost, producer) = (self.0.signs.lost(), Arc::downgrade(&self.0));
         tokio::spawn(async move {
-            let lost = watch.wait_for(|condition| condition.lost.is_some()).await.is_ok();
-            if let Some(producer) = producer.upgrade().filter(|_| lost) {
+            lost.await;
+            if let Some(producer) = producer.upgrade() {
                 Self(producer).purge();
             }
         });

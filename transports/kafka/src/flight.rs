@@ -172,8 +172,7 @@ impl<'a> Flight<'a> {
     /// To the end. Gives the messages that must be sent again one by one.
     async fn run(mut self) -> Vec<usize> {
         let link = self.link;
-        let mut watch = link.signs().watch();
-        let mut lost = pin!(watch.wait_for(|condition| condition.lost.is_some()));
+        let mut lost = pin!(link.signs().lost());
         let limit = self.connector.config().confirm_timeout + OVERDUE;
         let mut overdue = pin!(sleep_until(Instant::now() + limit));
         loop {

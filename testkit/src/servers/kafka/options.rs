@@ -15,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct KafkaOptions {
     in_memory: bool,
     behind_proxy: bool,
-    certificate: Option<(PathBuf, PathBuf)>,
-    users: Vec<(String, String)>,
+    advertised: Option<SocketAddr>,
+    authentication: bool,
     topics: Vec<(String, u32)>,
 }
 
@@ -35,18 +35,18 @@ impl KafkaOptions {
         self
     }
 
-    /// It speaks TLS only, with this certificate and its key, both PEM files.
+    /// All clients are told to connect there, where somebody forwards to it, such as one who speaks TLS: this broker does not.
     #[must_use]
-    pub fn tls(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.certificate = Some((certificate.into(), key.into()));
+    pub fn advertised(mut self, address: SocketAddr) -> Self {
+        self.advertised = Some(address);
         self
     }
 
-    /// It lets in nobody but users who prove themselves by SASL with SCRAM-SHA-512. Its topics have to be given
-    /// [before](Self::topic), since its own program cannot log in.
+    /// It lets in nobody but users, by SASL with SCRAM-SHA-512; it knows none and forgets those that it is told of. Its topics have to
+    /// be given [before](Self::topic), since its own program cannot log in.
     #[must_use]
-    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
-        self.users.push((name.into(), password.into()));
+    pub fn authentication(mut self) -> Self {
+        self.authentication = true;
         self
     }
 
@@ -74,7 +74,8 @@ impl KafkaOptions {
         let port = free_port()?;
         let address: SocketAddr = (Ipv4Addr::LOCALHOST, port).into();
         let proxy = if self.behind_proxy { Some(Proxy::start(address)?) } else { None };
-        let advertised = proxy.as_ref().map_or(address, Proxy::address);
+        let forwarder = proxy.as_ref().map(Proxy::address).or(self.advertised);
+        let advertised = forwarder.unwrap_or(address);
         let objects = if self.in_memory { None } else { Some(ObjectStore::start()?) };
         // Whoever answers on the port tells its cluster's name, so that no other broker is taken for this one.
         let cluster = format!("pillarbox-{}-{port}", std::process::id());
@@ -93,26 +94,17 @@ impl KafkaOptions {
                 .environment("AWS_SKIP_SIGNATURE", "true")
                 .environment("AWS_REGION", "local");
         }
-        // Users and topics are made while everybody may make them.
-        let open = ChildServer::start(launch.clone(), move |_| ready::is_cluster(address, &cluster))?;
-        let server = KafkaServer { process: open, program, address, proxy, objects, folder };
+        // Topics are made while everybody may make them.
+        let process = ChildServer::start(launch.clone(), move |_| ready::is_cluster(address, &cluster))?;
+        let server = KafkaServer { process, program, address, proxy, objects, folder };
         for (name, partitions) in &self.topics {
             server.create_topic(name, *partitions)?;
         }
-        for (name, password) in &self.users {
-            server.command(&["user", "create", name, password])?;
-        }
-        if self.users.is_empty() && self.certificate.is_none() {
+        if !self.authentication {
             return Ok(server);
         }
         server.kill();
-        if !self.users.is_empty() {
-            launch = launch.arguments(["--authentication"]);
-        }
-        if let Some((certificate, key)) = &self.certificate {
-            launch = launch.arguments(["--cert".into(), certificate.clone().into_os_string()]);
-            launch = launch.arguments(["--key".into(), key.clone().into_os_string()]);
-        }
+        let launch = launch.arguments(["--authentication"]);
         let process = ChildServer::start(launch, move |_| ready::listens(address))?;
         Ok(KafkaServer { process, ..server })
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whether something listens. A broker that wants TLS or a user first is not asked for its name.
+/// Whether something listens. A broker that wants to know who asks does not tell its name.
 pub(super) fn listens(address: SocketAddr) -> Result<(), String> {
     TcpStream::connect_timeout(&address, PATIENCE).map(drop).map_err(|error| error.to_string())
 }

@@ -3,7 +3,7 @@
 use crate::support::{HANGS, TOPIC, all_ok, message, publish, server, server_behind_proxy};
 use pillarbox_core::{Effect, Error, ErrorKind, Transport as _};
 use pillarbox_kafka::KafkaTransport;
-use pillarbox_testkit::servers::free_port;
+use pillarbox_testkit::servers::{KafkaServer, free_port};
 use std::time::{Duration, Instant};
 
 /// The error of opening, which must not open.
@@ -72,6 +72,22 @@ async fn opening_and_dropping_leaves_no_connection() {
     while server.proxy().open_connections() > 0 {
         assert!(begin.elapsed() < HANGS, "the connection stays");
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The broker lets nobody in without a user, and with none that it does not know.
+#[tokio::test]
+async fn a_broker_that_lets_nobody_in() {
+    let server = KafkaServer::options().topic(TOPIC, 1).authentication().start().unwrap();
+    let url = format!("{}?transport.connect_timeout=2s", server.url());
+    // librdkafka is not told why the broker ends its connection.
+    let error = refused(&url).await;
+    says(&error, ErrorKind::Unavailable, &[]);
+    let mechanisms: &[&str] =
+        if cfg!(feature = "tls") { &["plain", "scram-sha-256", "scram-sha-512"] } else { &["plain"] };
+    for mechanism in mechanisms {
+        let url = format!("{}&transport.sasl={mechanism}", url.replace("//", "//ann:s3cret@"));
+        says(&refused(&url).await, ErrorKind::Misconfigured, &["ann@127.0.0.1", "SASL"]);
     }
 }
 
