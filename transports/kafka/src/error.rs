@@ -122,11 +122,7 @@ pub(crate) fn of_delivery(code: Code) -> (ErrorKind, &'static str) {
         | Code::BrokerTransportFailure
         | Code::AllBrokersDown
         | Code::Fatal => (ErrorKind::Unavailable, "the producer was given up"),
-        Code::OutOfOrderSequenceNumber
-        | Code::UnknownProducerId
-        | Code::InvalidProducerEpoch
-        | Code::ProducerFenced
-        | Code::GaplessGuarantee => {
+        code if is_of_the_producer(code) => {
             (ErrorKind::Unavailable, "the broker has lost what it knew of the producer, which is made anew")
         }
         Code::ThrottlingQuotaExceeded => (ErrorKind::Unavailable, "the quota of this client is used up"),
@@ -139,6 +135,18 @@ pub(crate) fn of_delivery(code: Code) -> (ErrorKind, &'static str) {
         Code::KafkaStorageError => (ErrorKind::Unavailable, "the broker's disk does not take the message"),
         _ => (ErrorKind::Unexpected, "the broker or librdkafka answers something that was not expected"),
     }
+}
+
+/// Whether broker and producer do not agree any more: librdkafka does not recover from all of these by itself.
+pub(crate) fn is_of_the_producer(code: Code) -> bool {
+    matches!(
+        code,
+        Code::OutOfOrderSequenceNumber
+            | Code::UnknownProducerId
+            | Code::InvalidProducerEpoch
+            | Code::ProducerFenced
+            | Code::GaplessGuarantee
+    )
 }
 
 /// Whether a broker says so of a whole request for the sake of one record in it.

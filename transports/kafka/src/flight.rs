@@ -303,6 +303,9 @@ impl<'a> Flight<'a> {
                 self.late.push((index, partition));
             }
             Err((code, _)) => {
+                if error::is_of_the_producer(code) {
+                    self.link.signs().lose(error::Loss::Fatal(code.to_string()));
+                }
                 let (config, message) = (self.connector.config(), &self.batch[index]);
                 let error = match self.link.loss() {
                     Some(loss) if !error::is_refusal(code) => loss.error(Operation::Publish, &config.place()),

@@ -196,10 +196,17 @@ async fn a_user_who_may_not_write_is_misconfigured() {
 async fn a_producer_that_the_broker_does_not_know_any_more() {
     let brokers = brokers(1);
     let transport = warm(&brokers).await;
-    refuse(&brokers, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
-    let error = failure(&transport, message(TOPIC, None, "x")).await;
-    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error:?}");
-    all_ok(&publish(&transport, &[message(TOPIC, None, "x")]).await);
+    // From the first of these librdkafka does not recover; of the second it takes no notice.
+    for code in [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
+    ] {
+        refuse(&brokers, &[code]);
+        let error = failure(&transport, message(TOPIC, None, "x")).await;
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error:?}");
+        assert!(error.to_string().contains("made anew"), "{error}");
+        all_ok(&publish(&transport, &[message(TOPIC, None, "x")]).await);
+    }
 }
 
 /// The queue of the client is far smaller than a batch: the publish waits for room, also where two share it.
