@@ -7,6 +7,7 @@
 //!   [`history`] is judged by [`check`].
 //! - [`fault`]: decorators that fail, delay and repeat calls; [`choices`]: what a seed decides.
 //! - [`assertions`]: which messages a transaction of an application left behind.
+//! - `property` (the feature `proptest`): sequences of commands, drawn and shrunk, against the model of the rules.
 //! - `servers` (a feature): real servers as child processes, and a proxy that breaks connections.
 
 pub mod assertions;
@@ -16,6 +17,8 @@ mod conclusion;
 pub mod docs;
 pub mod fault;
 pub mod history;
+#[cfg(feature = "proptest")]
+pub mod property;
 mod random;
 #[cfg(feature = "servers")]
 pub mod servers;

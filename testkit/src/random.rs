@@ -1,15 +1,26 @@
-/// Choices that a seed decides: splitmix64, the same on every machine.
+/// Choices, the same on every machine.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) enum Random {
+    /// A seed decides: splitmix64.
+    Seeded(u64),
+    /// These, one after the other, the last one first; then always 0.
+    #[cfg(feature = "proptest")]
+    Given(Vec<u16>),
+}
 
 impl Random {
     pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self::Seeded(seed)
     }
 
-    pub(crate) const fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
+    pub(crate) fn draw(&mut self) -> u64 {
+        let state = match self {
+            Self::Seeded(state) => state,
+            #[cfg(feature = "proptest")]
+            Self::Given(words) => return words.pop().map_or(0, u64::from),
+        };
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = *state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)

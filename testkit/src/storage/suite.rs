@@ -56,6 +56,12 @@ impl<H: StorageHarness> Trial<H> {
         conclude(self.case.name, self.allowed, result, &self.steps.borrow());
     }
 
+    /// What was done so far, in words. Forgets it.
+    #[cfg(feature = "proptest")]
+    pub(crate) fn take_steps(&self) -> Vec<String> {
+        self.steps.take()
+    }
+
     /// A fresh outbox with a first handle and a producer.
     pub(super) async fn world(&self, settings: &OutboxSettings) -> Result<World<'_, H::Store>, Violation> {
         let store = self.harness.create(settings).await?;

@@ -6,6 +6,8 @@
 )]
 
 mod assertions;
+#[cfg(feature = "proptest")]
+mod property;
 #[cfg(feature = "servers")]
 mod servers;
 mod simulate;

@@ -79,3 +79,8 @@ pillarbox_testkit::storage_suite!(
     block_on = futures_executor::block_on,
     harness = Memory
 );
+pillarbox_testkit::property_suite!(
+    #[test]
+    block_on = futures_executor::block_on,
+    harness = Memory
+);

@@ -90,13 +90,28 @@ impl Producer for Pipelines {
     }
 }
 
+/// Runs one sequence of the property test to its end, on a runtime of its own, as every other case has one.
+fn on_tokio<F: Future>(sequence: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(sequence)
+}
+
 mod with_many_lanes {
     use super::Redis;
     pillarbox_testkit::storage_suite!(#[tokio::test] async harness = Redis { lanes: 32 });
+    pillarbox_testkit::property_suite!(
+        #[test]
+        block_on = super::on_tokio,
+        harness = Redis { lanes: 32 }
+    );
 }
 
 /// Where every key shares its lane with every other.
 mod with_one_lane {
     use super::Redis;
     pillarbox_testkit::storage_suite!(#[tokio::test] async harness = Redis { lanes: 1 });
+    pillarbox_testkit::property_suite!(
+        #[test]
+        block_on = super::on_tokio,
+        harness = Redis { lanes: 1 }
+    );
 }

@@ -114,6 +114,11 @@ mod sqlite {
     }
 
     pillarbox_testkit::storage_suite!(#[tokio::test] async harness = Files);
+    pillarbox_testkit::property_suite!(
+        #[test]
+        block_on = super::on_tokio,
+        harness = Files
+    );
 }
 
 mod postgres {
@@ -135,6 +140,11 @@ mod postgres {
     }
 
     pillarbox_testkit::storage_suite!(#[tokio::test] async harness = Tables);
+    pillarbox_testkit::property_suite!(
+        #[test]
+        block_on = super::on_tokio,
+        harness = Tables
+    );
 }
 
 mod mariadb {
@@ -157,4 +167,14 @@ mod mariadb {
     }
 
     pillarbox_testkit::storage_suite!(#[tokio::test] async harness = Tables);
+    pillarbox_testkit::property_suite!(
+        #[test]
+        block_on = super::on_tokio,
+        harness = Tables
+    );
+}
+
+/// Runs one sequence of the property test to its end, on a runtime of its own, as every other case has one.
+fn on_tokio<F: Future>(sequence: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(sequence)
 }

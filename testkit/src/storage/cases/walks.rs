@@ -37,24 +37,40 @@ async fn walks<H: StorageHarness>(
     steps: u32,
 ) -> Result<(), Violation> {
     for seed in seeds {
-        // Nobody is buried for strikes here: what dies, dies by a verdict that the model has seen.
-        let settings = OutboxSettings { head_policy, max_strikes: 1_000, ..OutboxSettings::default() };
-        let world = trial.world(&settings).await?;
+        let world = world(trial, head_policy).await?;
         world.note(format!("a walk from seed {seed}"));
-        let mut walk = Walk {
-            random: Random::new(seed),
-            model: Model::new(head_policy),
-            handles: vec![world.connect().await?, world.connect().await?, world.connect().await?],
-            held: Vec::new(),
-            ended: Vec::new(),
-            world: &world,
-        };
+        let mut walk = Walk::begin(&world, head_policy, Random::new(seed)).await?;
         for _ in 0..steps {
             walk.step().await?;
         }
         walk.finish().await?;
     }
     Ok(())
+}
+
+/// A walk whose choices are given, step by step: what a property test draws and shrinks.
+#[cfg(feature = "proptest")]
+pub(crate) async fn given_walk<H: StorageHarness>(
+    trial: &Trial<H>,
+    head_policy: HeadPolicy,
+    steps: &[Vec<u16>],
+) -> Result<(), Violation> {
+    let world = world(trial, head_policy).await?;
+    let mut walk = Walk::begin(&world, head_policy, Random::Given(Vec::new())).await?;
+    for choices in steps {
+        walk.random = Random::Given(choices.iter().rev().copied().collect());
+        walk.step().await?;
+    }
+    walk.finish().await
+}
+
+async fn world<H: StorageHarness>(
+    trial: &Trial<H>,
+    head_policy: HeadPolicy,
+) -> Result<World<'_, H::Store>, Violation> {
+    // Nobody is buried for strikes here: what dies, dies by a verdict that the model has seen.
+    let settings = OutboxSettings { head_policy, max_strikes: 1_000, ..OutboxSettings::default() };
+    trial.world(&settings).await
 }
 
 struct Walk<'a, 'b, S: TestStore> {
@@ -75,7 +91,22 @@ struct HeldRun {
     keys: Vec<Option<String>>,
 }
 
-impl<S: TestStore> Walk<'_, '_, S> {
+impl<'a, 'b, S: TestStore> Walk<'a, 'b, S> {
+    async fn begin(
+        world: &'a World<'b, S>,
+        head_policy: HeadPolicy,
+        random: Random,
+    ) -> Result<Self, Violation> {
+        Ok(Self {
+            random,
+            model: Model::new(head_policy),
+            handles: vec![world.connect().await?, world.connect().await?, world.connect().await?],
+            held: Vec::new(),
+            ended: Vec::new(),
+            world,
+        })
+    }
+
     async fn step(&mut self) -> Result<(), Violation> {
         match self.random.below(100) {
             0..20 => self.enqueue().await,

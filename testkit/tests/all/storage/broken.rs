@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// The promise that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     None,
     HandsOutTwice,
     OverfillsTheLimit,
@@ -45,7 +45,7 @@ pub(super) enum Fault {
 
 /// A storage that keeps every promise but one.
 #[derive(Clone, Debug)]
-pub(super) struct Broken {
+pub(crate) struct Broken {
     inner: MemoryStorage,
     fault: Fault,
     memory: Arc<Mutex<Memory>>,
@@ -60,7 +60,7 @@ struct Memory {
 }
 
 impl Broken {
-    pub(super) fn new(inner: MemoryStorage, fault: Fault) -> Self {
+    pub(crate) fn new(inner: MemoryStorage, fault: Fault) -> Self {
         Self { inner, fault, memory: Arc::default() }
     }
 

@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// An outbox in memory that breaks one promise.
-pub(super) struct Mutant(pub(super) Fault);
+pub(crate) struct Mutant(pub(crate) Fault);
 
-pub(super) struct MutantStore {
+pub(crate) struct MutantStore {
     storage: Broken,
     memory: MemoryStorage,
     fault: Fault,
     seen: Arc<Mutex<HashSet<pillarbox_core::MessageId>>>,
 }
 
-pub(super) struct MutantProducer {
+pub(crate) struct MutantProducer {
     memory: MemoryStorage,
     fault: Fault,
     seen: Arc<Mutex<HashSet<pillarbox_core::MessageId>>>,

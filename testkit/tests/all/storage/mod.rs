@@ -5,8 +5,8 @@ mod allowed;
 mod broken;
 mod harness;
 
-use broken::Fault;
-use harness::Mutant;
+pub(crate) use broken::Fault;
+pub(crate) use harness::Mutant;
 use pillarbox_testkit::storage::{Trial, cases};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
