@@ -4,7 +4,8 @@ use crate::SqlStorage;
 use crate::dialect::Dialect;
 use crate::keys::{self, Held};
 use crate::lane::{self, Lane};
-use crate::layout::{in_list, state};
+use crate::layout::{LANES, in_list, state};
+use crate::marks::{self, above};
 use crate::record::Row;
 use crate::session::{Failure, Session, arguments, time};
 use crate::storage::MAX_RUN;
@@ -28,8 +29,15 @@ const NOT_BEHIND_ANY: &str = "(m.ordering_key IS NULL OR NOT EXISTS (SELECT 1 FR
 const KEY_IS_FREE: &str = "(m.ordering_key IS NULL OR (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key LIMIT 1) IS NULL)";
 
 pub(crate) async fn claim<D: Dialect>(storage: &SqlStorage<D>, claim: &Claim) -> Result<Claimed, Failure> {
-    if let Some(read) = D::BEGIN_READ {
-        let session = Session::begin_with(&storage.0.pool, &storage.0.tables, read).await?;
+    // Marks only save time: a claim without them is as right.
+    if let Err(Failure::Before(error) | Failure::Commit(error)) = marks::advance(storage).await {
+        tracing::debug!(%error, "low-water marks stay where they are");
+    }
+    // After a claim that found something the next one expects more.
+    if let Some(read) = D::BEGIN_READ
+        && !storage.0.had_work.load(Ordering::Relaxed)
+    {
+        let session = Session::begin(storage, read).await?;
         let mut claiming = Claiming::begin(storage, session, claim).await?;
         if !claiming.has_work().await? {
             return claiming.end().await;
@@ -37,15 +45,20 @@ pub(crate) async fn claim<D: Dialect>(storage: &SqlStorage<D>, claim: &Claim) ->
         claiming.session.roll_back().await;
     }
     let mut claiming = Claiming::begin(storage, storage.begin().await?, claim).await?;
-    if !claiming.repeat().await? && claim.limit > 0 {
-        claiming.promote().await?;
+    let (is_repeated, is_scheduled) = claiming.glance().await?;
+    if !(is_repeated && claiming.repeat().await?) && claim.limit > 0 {
+        if is_scheduled {
+            claiming.promote().await?;
+        }
         if claim.solo {
             claiming.solo().await?;
         } else {
             claiming.ordinary().await?;
         }
     }
-    claiming.end().await
+    let claimed = claiming.end().await?;
+    storage.0.had_work.store(!claimed.runs.is_empty(), Ordering::Relaxed);
+    Ok(claimed)
 }
 
 struct Claiming<'a, D: Dialect> {
@@ -60,6 +73,8 @@ struct Claiming<'a, D: Dialect> {
     changed: bool,
     /// The lanes that were looked at.
     seen: Vec<i64>,
+    /// Where each lane begins.
+    from: [i64; marks::COUNT],
 }
 
 impl<'a, D: Dialect> Claiming<'a, D> {
@@ -81,7 +96,13 @@ impl<'a, D: Dialect> Claiming<'a, D> {
             is_cut_short: false,
             changed: false,
             seen: Vec::new(),
+            from: storage.0.marks.from(),
         })
+    }
+
+    /// The mark of a lane.
+    fn mark(&self, lane: &Lane) -> i64 {
+        usize::try_from(lane.lane).ok().and_then(|lane| self.from.get(lane).copied()).unwrap_or_default()
     }
 
     /// Whether it is worth to wait for the database's only writer: not while nothing is due.
@@ -116,6 +137,16 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         self.answer.now.as_micros()
     }
 
+    /// Whether runs of this very claim are live, and whether scheduled messages are due: mostly neither.
+    async fn glance(&mut self) -> Result<(bool, bool), Failure> {
+        let sql = "SELECT CASE WHEN EXISTS (SELECT 1 FROM {lane} WHERE nonce = ? AND lease_until > ?) THEN 1 ELSE 0 END, \
+            CASE WHEN EXISTS (SELECT 1 FROM {message} WHERE scheduled_at <= ?) THEN 1 ELSE 0 END";
+        let (now, nonce) = (self.now(), &self.claim.nonce.as_bytes()[..]);
+        let rows = self.session.rows(sql, arguments![nonce, now, now]).await?;
+        let Some(row) = rows.first() else { return Ok((false, false)) };
+        Ok((D::int(row, 0)? == Some(1), D::int(row, 1)? == Some(1)))
+    }
+
     /// The same runs again, for a claimant that did not get the answer.
     async fn repeat(&mut self) -> Result<bool, Failure> {
         let sql = format!(
@@ -124,8 +155,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         );
         let rows = self.session.rows(&sql, arguments![&self.claim.nonce.as_bytes()[..], self.now()]).await?;
         for lane in Lane::read_all::<D>(&rows)? {
-            let condition = format!("WHERE seq IN ({})", in_list(&lane.run));
-            let rows = self.session.messages(true, &condition, Vec::new(), false).await?;
+            let rows = self.session.messages_in(true, &lane.run).await?;
             let mut found: HashMap<i64, Row> = rows.into_iter().map(|row| (row.seq, row)).collect();
             let messages = lane.run.iter().filter_map(|seq| found.remove(seq)).collect();
             self.hand_out(&lane, messages);
@@ -183,17 +213,19 @@ impl<'a, D: Dialect> Claiming<'a, D> {
             true => String::new(),
             false => format!("AND lane NOT IN ({}) ", in_list(&self.seen)),
         };
+        let (above, marks) = above::<D>(&self.from);
         let sql = format!(
             "SELECT {} FROM {{lane}} l WHERE (nonce IS NULL OR lease_until <= ?) AND not_before <= ? {not_seen}\
-             AND (nonce IS NOT NULL OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.line = l.lane) \
-             OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at <= ?)) \
+             AND (nonce IS NOT NULL OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at <= ?) \
+             OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.line = l.lane{above})) \
              ORDER BY claimed_at, lane LIMIT {}{}",
             lane::COLUMNS,
             D::LANES_AT_ONCE,
             D::SKIP_LOCKED
         );
         let now = self.now();
-        let arguments = arguments![now, now, now];
+        let mut arguments = arguments![now, now, now];
+        arguments.extend(marks);
         let rows = match self.seen.is_empty() {
             true => self.session.rows(&sql, arguments).await?,
             false => self.session.rows_once(&sql, arguments).await?,
@@ -204,10 +236,9 @@ impl<'a, D: Dialect> Claiming<'a, D> {
     /// A claim of this lane ended without an outcome: its messages may be part of runs half as long, and the last of all is buried.
     async fn strike(&mut self, lane: &mut Lane) -> Result<(), Failure> {
         let now = self.now();
-        let condition = format!("WHERE seq IN ({})", in_list(&lane.run));
         let rows = match lane.run.is_empty() {
             true => Vec::new(),
-            false => self.session.messages(false, &condition, Vec::new(), false).await?,
+            false => self.session.messages_in(false, &lane.run).await?,
         };
         let is_charged = lane.solo && lane.renewed;
         let settings = &self.storage.0.settings;
@@ -287,10 +318,11 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         let odd = usize::from(lane.fence % 2 != 0);
         let reserved = chosen.len().min((room + odd) / 2);
         let wanted = i64::try_from(room - reserved).unwrap_or(i64::MAX);
-        let condition = format!("WHERE m.line = ? AND {KEY_IS_FREE} ORDER BY m.seq LIMIT ?");
+        let condition = format!("WHERE m.line = ? AND m.seq >= ? AND {KEY_IS_FREE} ORDER BY m.seq LIMIT ?");
+        let arguments = arguments![lane.lane, self.mark(lane), wanted];
         let new = match wanted {
             0 => Vec::new(),
-            _ => self.session.messages(true, &condition, arguments![lane.lane, wanted], true).await?,
+            _ => self.session.messages(true, &condition, arguments, true).await?,
         };
         let room_for_returned = room - new.len();
         if chosen.len() > room_for_returned {
@@ -306,8 +338,9 @@ impl<'a, D: Dialect> Claiming<'a, D> {
 
     /// Takes messages of held keys out of the line, so that claims need not pass over them again and again.
     async fn divert(&mut self, lane: &Lane) -> Result<(), Failure> {
-        let condition = "WHERE m.line = ? AND EXISTS (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key) ORDER BY m.seq LIMIT ?";
-        let rows = self.session.messages(false, condition, arguments![lane.lane, DIVERTED], true).await?;
+        let condition = "WHERE m.line = ? AND m.seq >= ? AND EXISTS (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key) ORDER BY m.seq LIMIT ?";
+        let arguments = arguments![lane.lane, self.mark(lane), DIVERTED];
+        let rows = self.session.messages(false, condition, arguments, true).await?;
         if rows.is_empty() {
             return Ok(());
         }
@@ -372,6 +405,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         lane.lease_until = self.answer.now.after(self.claim.lease).as_micros();
         lane.solo = self.claim.solo;
         lane.run = messages.iter().map(|row| row.seq).collect();
+        self.storage.0.marks.see(lane.run.iter().copied());
         lane.store(&mut self.session).await?;
         self.changed = true;
         self.hand_out(lane, messages);
@@ -393,16 +427,33 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         self.answer.runs.push(run);
     }
 
+    /// Whether there are any: mostly not, and then a full claim need not look any further.
+    async fn has_suspects(&mut self) -> Result<bool, Failure> {
+        let lanes = in_list(&(0..LANES).collect::<Vec<_>>());
+        let sql = format!("SELECT 1 FROM {{message}} WHERE back IN ({lanes}) AND state = 6 LIMIT 1");
+        Ok(!self.session.rows(&sql, Vec::new()).await?.is_empty())
+    }
+
     /// What the claimant should know of what it did not get.
     async fn look_ahead(&mut self) -> Result<(), Failure> {
         let now = self.now();
-        let sql = "SELECT l.lane, CASE WHEN l.nonce IS NULL THEN 0 ELSE 1 END, l.lease_until, l.not_before, \
-            (SELECT m.due_at FROM {message} m WHERE m.back = l.lane AND m.state = 2 ORDER BY m.due_at LIMIT 1), \
-            (SELECT m.due_at FROM {message} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at > ? ORDER BY m.due_at LIMIT 1), \
-            (SELECT m.due_at FROM {message} m WHERE m.back = l.lane AND m.state = 6 ORDER BY m.due_at LIMIT 1), \
-            (SELECT m.seq FROM {message} m WHERE m.line = l.lane ORDER BY m.seq LIMIT 1), \
-            (SELECT min(m.scheduled_at) FROM {message} m) FROM {lane} l";
-        let rows = self.session.rows(sql, arguments![now]).await?;
+        let is_full =
+            !self.answer.entries.is_empty() && self.answer.entries.len() >= self.claim.limit as usize;
+        if is_full && !self.has_suspects().await? {
+            return Ok(());
+        }
+        let (above, marks) = above::<D>(&self.from);
+        let sql = format!(
+            "SELECT l.lane, CASE WHEN l.nonce IS NULL THEN 0 ELSE 1 END, l.lease_until, l.not_before, \
+            (SELECT m.due_at FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 ORDER BY m.due_at LIMIT 1), \
+            (SELECT m.due_at FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at > ? ORDER BY m.due_at LIMIT 1), \
+            (SELECT m.due_at FROM {{message}} m WHERE m.back = l.lane AND m.state = 6 ORDER BY m.due_at LIMIT 1), \
+            (SELECT m.seq FROM {{message}} m WHERE m.line = l.lane{above} ORDER BY m.seq LIMIT 1), \
+            (SELECT m.scheduled_at FROM {{message}} m WHERE m.scheduled_at IS NOT NULL ORDER BY m.scheduled_at LIMIT 1) FROM {{lane}} l"
+        );
+        let mut arguments = arguments![now];
+        arguments.extend(marks);
+        let rows = self.session.rows(&sql, arguments).await?;
         let mut next: Option<i64> = None;
         let mut wait_for = |at: i64| next = Some(next.map_or(at, |next| next.min(at)));
         for row in &rows {

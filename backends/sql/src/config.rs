@@ -20,6 +20,7 @@ pub struct SqlConfig<D: Dialect> {
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
     pub(crate) notify: bool,
+    pub(crate) transaction_pooler: bool,
     #[cfg(feature = "test-clock")]
     pub(crate) clock: pillarbox_core::TestClock,
 }
@@ -51,6 +52,7 @@ impl<D: Dialect> SqlConfig<D> {
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(20),
             notify: true,
+            transaction_pooler: false,
             #[cfg(feature = "test-clock")]
             clock: pillarbox_core::TestClock::new(),
         })
@@ -125,6 +127,15 @@ impl<D: Dialect> SqlConfig<D> {
         self
     }
 
+    /// Whether a pooler in transaction mode, such as PgBouncer, stands before PostgreSQL: default no. Then statements are prepared without
+    /// a name, since the next transaction may run on another connection, and relays are not woken but poll, since such a pooler hands no
+    /// notifications on; enqueueing notifies all the same, for relays that are connected directly.
+    #[must_use]
+    pub fn transaction_pooler(mut self, stands_before: bool) -> Self {
+        self.transaction_pooler = stands_before;
+        self
+    }
+
     /// The clock that is added to the database's own. Clones share it.
     #[cfg(feature = "test-clock")]
     #[must_use]
@@ -148,6 +159,12 @@ impl<D: Dialect> SqlConfig<D> {
         }
         if self.max_connections == 0 {
             return wrong("`outbox.max_connections` is 0; set it to 1 or more".to_owned());
+        }
+        if self.transaction_pooler && !D::NUMBERED {
+            return wrong(format!(
+                "`outbox.transaction_pooler` is for PostgreSQL, and this is {}",
+                D::PRODUCT
+            ));
         }
         let timeouts =
             [("connect_timeout", self.connect_timeout), ("response_timeout", self.response_timeout)];
@@ -183,6 +200,7 @@ impl<D: Dialect> Clone for SqlConfig<D> {
             connect_timeout: self.connect_timeout,
             response_timeout: self.response_timeout,
             notify: self.notify,
+            transaction_pooler: self.transaction_pooler,
             #[cfg(feature = "test-clock")]
             clock: self.clock.clone(),
         }

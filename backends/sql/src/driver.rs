@@ -39,6 +39,7 @@ pub const POSTGRES: StorageDriver = StorageDriver {
     schemes: <sqlx::Postgres as Dialect>::SCHEMES,
     description: description!(
         "An outbox in PostgreSQL: postgres://user:password@host:5432/database?outbox.name=orders
+  outbox.transaction_pooler  true behind a pooler in transaction mode, such as PgBouncer; default false
   outbox.layout           spakky, for the table of that framework; with outbox.claim_timeout and outbox.max_retries as there"
     ),
     open: |url| {

@@ -24,7 +24,7 @@ impl<D: Dialect> SqlStorage<D> {
         if messages.is_empty() {
             return Ok(());
         }
-        let inserted = D::insert(connection, &self.0.tables, messages, self.0.config.notify).await;
+        let inserted = D::insert(connection, &self.0.tables, messages, &self.0.config).await;
         inserted.map_err(|failure| Failure::Before(failure).into_error::<D>("enqueue", &self.0.config.place))
     }
 
@@ -46,7 +46,7 @@ impl<D: Dialect> SqlStorage<D> {
         }
         self.retried("enqueue", || async {
             let mut transaction = self.0.pool.begin_with(D::BEGIN).await?;
-            D::insert(&mut transaction, &self.0.tables, messages, self.0.config.notify).await?;
+            D::insert(&mut transaction, &self.0.tables, messages, &self.0.config).await?;
             transaction.commit().await.map_err(Failure::Commit)
         })
         .await

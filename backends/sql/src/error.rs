@@ -97,7 +97,7 @@ fn server_row<D: Dialect>(code: &str, error: &(dyn DatabaseError + 'static)) -> 
         "57P01" | "57P02" | "57P03" | "25P03" => (Unavailable, "it is starting or shutting down"),
         "26000" | "42P05" => (
             Misconfigured,
-            "a pooler in transaction mode mixes up prepared statements; add `statement-cache-capacity=0` to the URL",
+            "a pooler in transaction mode mixes up prepared statements; add `outbox.transaction_pooler=true` to the URL",
         ),
         _ => match &code[..code.len().min(2)] {
             "08" | "53" | "57" | "58" => (Unavailable, "it cannot serve now"),

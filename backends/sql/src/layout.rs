@@ -20,7 +20,7 @@
 //! | `topic` | where it goes, 1 to 255 bytes | no |
 //! | `ordering_key` | messages of one key are delivered in order; 1 to 512 bytes | yes: no order |
 //! | `headers` | a JSON object whose values are strings, at most 64 and 16 KiB | yes: none |
-//! | `payload` | the bytes, at most the outbox's limit | no |
+//! | `payload` | the bytes, at most the outbox's limit; SQLite takes no text here: `CAST('{"total":12}' AS BLOB)` | no |
 //! | `content_type` | a media type, 1 to 255 bytes | yes |
 //! | `created_at` | microseconds since 1970, by the producer's clock | yes: now |
 //! | `deliver_at` | microseconds since 1970: not delivered before, by the database's clock | yes: at once |

@@ -56,8 +56,9 @@
 //! - **SQLite**: several processes may use one file. A claim that finds nothing takes no lock. Waiting relays look fifty times a second
 //!   whether something was committed (`PRAGMA data_version`, some microseconds). Not on a network file system.
 //! - **PostgreSQL** 12 and later: an enqueue notifies the channel of the outbox's name, once per transaction, and waiting relays wake at its
-//!   commit. Behind a pooler in transaction mode add `statement-cache-capacity=0` to the URL, and `outbox.notify=false` for relays, since
-//!   such a pooler hands no notifications on; they then poll.
+//!   commit. Behind a pooler in transaction mode, such as PgBouncer, add `outbox.transaction_pooler=true` to the URL: relays then poll, since such
+//!   a pooler hands no notifications on. PgBouncer needs `ignore_startup_parameters = extra_float_digits`, as for other clients. Claims stay
+//!   fast while vacuum is held up, by an idle transaction or a long report: a handle remembers where each lane begins.
 //! - **MySQL** 8 and **MariaDB** 10.6 and later: there is no way to tell of a commit, so relays poll. Connections are set to `READ COMMITTED`.
 //!   Keys that differ only in spaces at their end may wait for each other.
 //!
@@ -77,6 +78,7 @@ mod lane;
 pub mod layout;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod listener;
+mod marks;
 mod migrate;
 mod record;
 mod session;

@@ -29,7 +29,9 @@ impl<D: Dialect> SqlStorage<D> {
         );
         let pool = pool.connect_with(config.options.clone()).await.map_err(map)?;
         let mut connection = pool.acquire().await.map_err(map)?;
-        let stored = stored_settings::<D>(&mut connection, &tables).await;
+        let mut reading = connection.begin().await.map_err(map)?;
+        let stored = stored_settings::<D>(&mut reading, &tables).await;
+        reading.rollback().await.map_err(map)?;
         let version = match stored {
             Ok(stored) => stored.get("schema_version").and_then(|version| version.parse().ok()).unwrap_or(0),
             // No such table: a new outbox.
@@ -73,7 +75,7 @@ pub(crate) async fn stored_settings<D: Dialect>(
     tables: &Tables,
 ) -> Result<HashMap<String, String>, sqlx::Error> {
     let sql = words::<D>(tables, "SELECT name, value FROM {setting}");
-    let rows = D::query(connection, sql, Vec::new(), true).await?;
+    let rows = D::query(connection, sql, Vec::new(), false).await?;
     let pairs = rows
         .iter()
         .map(|row| Ok((D::text(row, 0)?.unwrap_or_default(), D::text(row, 1)?.unwrap_or_default())));

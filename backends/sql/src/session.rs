@@ -1,11 +1,12 @@
 //! One transaction of the outbox's own.
 
+use crate::SqlStorage;
 use crate::dialect::{Argument, Dialect};
 use crate::error;
-use crate::layout::Tables;
+use crate::layout::{Tables, in_list};
 use crate::record::{Row, columns};
 use pillarbox_core::{Error, Timestamp};
-use sqlx::{Pool, Transaction};
+use sqlx::Transaction;
 
 /// What went wrong: the client's failure, so that a collision can be told from the rest, or an answer that stands.
 pub(crate) enum Failure {
@@ -48,6 +49,8 @@ impl Failure {
 pub(crate) struct Session<'a, D: Dialect> {
     transaction: Transaction<'static, D>,
     tables: &'a Tables,
+    /// Whether statements that come again are prepared under a name.
+    is_prepared: bool,
 }
 
 /// The arguments of a statement.
@@ -57,17 +60,10 @@ macro_rules! arguments {
 pub(crate) use arguments;
 
 impl<'a, D: Dialect> Session<'a, D> {
-    pub(crate) async fn begin(pool: &Pool<D>, tables: &'a Tables) -> Result<Self, Failure> {
-        Self::begin_with(pool, tables, D::BEGIN).await
-    }
-
-    pub(crate) async fn begin_with(
-        pool: &Pool<D>,
-        tables: &'a Tables,
-        statement: &'static str,
-    ) -> Result<Self, Failure> {
-        let transaction = pool.begin_with(statement).await?;
-        Ok(Self { transaction, tables })
+    pub(crate) async fn begin(storage: &'a SqlStorage<D>, statement: &'static str) -> Result<Self, Failure> {
+        let transaction = storage.0.pool.begin_with(statement).await?;
+        let is_prepared = !storage.0.config.transaction_pooler;
+        Ok(Self { transaction, tables: &storage.0.tables, is_prepared })
     }
 
     /// Rows of a query.
@@ -77,10 +73,21 @@ impl<'a, D: Dialect> Session<'a, D> {
         arguments: Vec<Argument>,
     ) -> Result<Vec<D::Row>, sqlx::Error> {
         let sql = self.words(sql);
-        D::query(&mut self.transaction, sql, arguments, true).await
+        D::query(&mut self.transaction, sql, arguments, self.is_prepared).await
     }
 
-    /// Rows of a query whose text holds a list and will not come again.
+    /// Rows of a query with a list of places for its `@`, which stands behind all other arguments.
+    pub(crate) async fn rows_in(
+        &mut self,
+        sql: &str,
+        mut arguments: Vec<Argument>,
+        places: &[i64],
+    ) -> Result<Vec<D::Row>, sqlx::Error> {
+        let sql = self.words(&among::<D>(sql, places, &mut arguments));
+        D::query(&mut self.transaction, sql, arguments, D::HAS_ARRAYS && self.is_prepared).await
+    }
+
+    /// Rows of a query whose text will not come again.
     pub(crate) async fn rows_once(
         &mut self,
         sql: &str,
@@ -100,17 +107,39 @@ impl<'a, D: Dialect> Session<'a, D> {
     ) -> Result<Vec<Row>, sqlx::Error> {
         let sql = format!("SELECT {} FROM {{message}} m {condition}", columns::<D>(with_payload));
         let sql = self.words(&sql);
-        let rows = D::query(&mut self.transaction, sql, arguments, comes_again).await?;
+        let rows = D::query(&mut self.transaction, sql, arguments, comes_again && self.is_prepared).await?;
+        rows.iter().map(Row::read::<D>).collect()
+    }
+
+    /// The messages at these places, in any order.
+    pub(crate) async fn messages_in(
+        &mut self,
+        with_payload: bool,
+        places: &[i64],
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        let sql = format!("SELECT {} FROM {{message}} WHERE seq @", columns::<D>(with_payload));
+        let rows = self.rows_in(&sql, Vec::new(), places).await?;
         rows.iter().map(Row::read::<D>).collect()
     }
 
     /// Changes rows; answers how many.
     pub(crate) async fn execute(&mut self, sql: &str, arguments: Vec<Argument>) -> Result<u64, sqlx::Error> {
         let sql = self.words(sql);
-        D::execute(&mut self.transaction, sql, arguments, true).await
+        D::execute(&mut self.transaction, sql, arguments, self.is_prepared).await
     }
 
-    /// Changes rows by a text that holds a list and will not come again.
+    /// Changes rows by a statement with a list of places for its `@`, which stands behind all other arguments.
+    pub(crate) async fn execute_in(
+        &mut self,
+        sql: &str,
+        mut arguments: Vec<Argument>,
+        places: &[i64],
+    ) -> Result<u64, sqlx::Error> {
+        let sql = self.words(&among::<D>(sql, places, &mut arguments));
+        D::execute(&mut self.transaction, sql, arguments, D::HAS_ARRAYS && self.is_prepared).await
+    }
+
+    /// Changes rows by a text that will not come again.
     pub(crate) async fn execute_once(
         &mut self,
         sql: &str,
@@ -146,6 +175,16 @@ impl<'a, D: Dialect> Session<'a, D> {
 pub(crate) fn time<D: Dialect>(rows: &[D::Row]) -> Result<Timestamp, sqlx::Error> {
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     Ok(Timestamp::from_micros(D::int(row, 0)?.unwrap_or_default()))
+}
+
+/// Writes that a column is one of these places: as an array, so that the statement is prepared once, or as a list.
+fn among<D: Dialect>(sql: &str, places: &[i64], arguments: &mut Vec<Argument>) -> String {
+    let list = in_list(places);
+    if D::HAS_ARRAYS {
+        arguments.push(Argument::Text(format!("{{{list}}}")));
+        return sql.replace('@', "= ANY(?::bigint[])");
+    }
+    sql.replace('@', &format!("IN ({list})"))
 }
 
 /// A statement with its tables' names, and its arguments as the database writes them.

@@ -28,16 +28,9 @@ async fn lock<D: Dialect>(
     numbers.dedup();
     let mut lanes = BTreeMap::new();
     if !numbers.is_empty() {
-        let sql = format!(
-            "SELECT {} FROM {{lane}} WHERE lane IN ({}) ORDER BY lane{}",
-            lane::COLUMNS,
-            in_list(&numbers),
-            D::FOR_UPDATE
-        );
-        let rows = match numbers.len() {
-            1 => session.rows(&sql, Vec::new()).await?,
-            _ => session.rows_once(&sql, Vec::new()).await?,
-        };
+        let sql =
+            format!("SELECT {} FROM {{lane}} WHERE lane @ ORDER BY lane{}", lane::COLUMNS, D::FOR_UPDATE);
+        let rows = session.rows_in(&sql, Vec::new(), &numbers).await?;
         lanes.extend(Lane::read_all::<D>(&rows)?.into_iter().map(|lane| (lane.lane, lane)));
     }
     // Read once the locks are held: a decision is never earlier than what it follows.
@@ -76,11 +69,8 @@ pub(crate) async fn renew<D: Dialect>(
         return Ok(answers);
     }
     let until = now.after(lease).as_micros();
-    let sql = format!(
-        "UPDATE {{lane}} SET renewed = 1, lease_until = CASE WHEN lease_until < ? THEN ? ELSE lease_until END WHERE lane IN ({})",
-        in_list(&renewed)
-    );
-    session.execute_once(&sql, arguments![until, until]).await?;
+    let sql = "UPDATE {lane} SET renewed = 1, lease_until = CASE WHEN lease_until < ? THEN ? ELSE lease_until END WHERE lane @";
+    session.execute_in(sql, arguments![until, until], &renewed).await?;
     session.commit().await?;
     Ok(answers)
 }
@@ -174,14 +164,9 @@ async fn free<D: Dialect>(
     lanes: &[i64],
     not_before: i64,
 ) -> Result<(), Failure> {
-    let sql = format!(
-        "UPDATE {{lane}} SET settled_fence = fence, settled_nonce = nonce, run = NULL, run_length = 0, not_before = ? WHERE lane IN ({0})",
-        in_list(lanes)
-    );
-    session.execute_once(&sql, arguments![not_before]).await?;
-    // A statement of its own: MySQL assigns from left to right, and would note the nonce that it has just removed.
-    let sql = format!("UPDATE {{lane}} SET nonce = NULL WHERE lane IN ({})", in_list(lanes));
-    session.execute_once(&sql, Vec::new()).await?;
+    // The nonce last: MySQL assigns from left to right.
+    let sql = "UPDATE {lane} SET settled_fence = fence, settled_nonce = nonce, run = NULL, run_length = 0, not_before = ?, nonce = NULL WHERE lane @";
+    session.execute_in(sql, arguments![not_before], lanes).await?;
     Ok(())
 }
 
@@ -191,14 +176,11 @@ async fn publish<D: Dialect>(
     keep: bool,
     now: Timestamp,
 ) -> Result<(), Failure> {
-    let list = in_list(messages);
     if keep {
-        let sql = format!(
-            "UPDATE {{message}} SET state = 4, strikes = 0, run_limit = NULL, due_at = NULL, ended_at = ? WHERE seq IN ({list})"
-        );
-        session.execute_once(&sql, arguments![now.as_micros()]).await?;
+        let sql = "UPDATE {message} SET state = 4, strikes = 0, run_limit = NULL, due_at = NULL, ended_at = ? WHERE seq @";
+        session.execute_in(sql, arguments![now.as_micros()], messages).await?;
     } else {
-        session.execute_once(&format!("DELETE FROM {{message}} WHERE seq IN ({list})"), Vec::new()).await?;
+        session.execute_in("DELETE FROM {message} WHERE seq @", Vec::new(), messages).await?;
     }
     Ok(())
 }
@@ -223,8 +205,7 @@ async fn read_part<'a, D: Dialect>(
     if verdicts.iter().all(|verdict| *verdict == Verdict::Published) {
         return Ok(part);
     }
-    let condition = format!("WHERE seq IN ({})", in_list(&lane.run));
-    let rows = session.messages(false, &condition, Vec::new(), false).await?;
+    let rows = session.messages_in(false, &lane.run).await?;
     let mut found: HashMap<i64, Row> = rows.into_iter().map(|row| (row.seq, row)).collect();
     part.messages = lane.run.iter().filter_map(|seq| found.remove(seq)).collect();
     if part.messages.len() != verdicts.len() {

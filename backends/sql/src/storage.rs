@@ -1,5 +1,6 @@
 use crate::dialect::Dialect;
 use crate::layout::Tables;
+use crate::marks::Marks;
 use crate::session::{Failure, Session, words};
 use crate::settings::{self, Settings};
 use crate::{SqlConfig, claim, error, migrate, settle};
@@ -11,7 +12,7 @@ use sqlx::Pool;
 use sqlx::pool::PoolOptions;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 /// An outbox in a SQL database. Clones share one pool of connections.
@@ -24,6 +25,9 @@ pub(crate) struct Shared<D: Dialect> {
     pub(crate) pool: Pool<D>,
     /// What a message has weighed lately, in bytes: it bounds how many are read at once.
     pub(crate) weight: AtomicUsize,
+    /// Whether the last claim found something.
+    pub(crate) had_work: AtomicBool,
+    pub(crate) marks: Marks,
 }
 
 /// The longest run, and the most messages of one claim: a longer one holds its lane up and gains nothing.
@@ -61,22 +65,27 @@ impl<D: Dialect> SqlStorage<D> {
             .max_connections(config.max_connections)
             .acquire_timeout(config.connect_timeout);
         let pool = D::pool(pool).connect_with(config.options.clone()).await.map_err(map)?;
-        let mut connection = pool.acquire().await.map_err(map)?;
-        D::check(&mut connection, &config.place).await?;
-        let mut stored = migrate::stored_settings::<D>(&mut connection, &tables).await.map_err(map)?;
+        // In transactions, so that a pooler keeps to one connection.
+        let mut reading = pool.begin_with(D::BEGIN_READ.unwrap_or(D::BEGIN)).await.map_err(map)?;
+        D::check(&mut reading, &config.place).await?;
+        let mut stored = migrate::stored_settings::<D>(&mut reading, &tables).await.map_err(map)?;
+        reading.rollback().await.map_err(map)?;
         settings::check_version(&config, &stored)?;
         if settings::are_missing(&stored) {
+            let mut writing = pool.begin_with(D::BEGIN).await.map_err(map)?;
             for (name, value) in settings::wanted(&config) {
                 let sql = words::<D>(&tables, D::KEEP_SETTING);
                 let arguments = crate::session::arguments![name, value.as_str()];
-                D::execute(&mut connection, sql, arguments, true).await.map_err(map)?;
+                D::execute(&mut writing, sql, arguments, false).await.map_err(map)?;
             }
-            stored = migrate::stored_settings::<D>(&mut connection, &tables).await.map_err(map)?;
+            stored = migrate::stored_settings::<D>(&mut writing, &tables).await.map_err(map)?;
+            writing.commit().await.map_err(map)?;
         }
         let settings = settings::agreed(&config, &stored)?;
-        drop(connection);
         let weight = AtomicUsize::new(4 * 1024);
-        Ok(Self(Arc::new(Shared { config, settings, tables, pool, weight })))
+        let had_work = AtomicBool::new(false);
+        let marks = Marks::new();
+        Ok(Self(Arc::new(Shared { config, settings, tables, pool, weight, had_work, marks })))
     }
 
     /// The outbox's name.
@@ -90,7 +99,7 @@ impl<D: Dialect> SqlStorage<D> {
     }
 
     pub(crate) async fn begin(&self) -> Result<Session<'_, D>, Failure> {
-        Session::begin(&self.0.pool, &self.0.tables).await
+        Session::begin(self, D::BEGIN).await
     }
 
     pub(crate) fn now_offset(&self) -> i64 {
@@ -171,7 +180,7 @@ impl<D: Dialect> Storage for SqlStorage<D> {
     }
 
     fn wakeup(&self) -> Option<&dyn Wakeup> {
-        (D::HAS_HINTS && self.0.config.notify).then_some(self)
+        (D::HAS_HINTS && self.0.config.notify && !self.0.config.transaction_pooler).then_some(self)
     }
 
     fn admin(&self) -> Option<&dyn Admin> {

@@ -86,5 +86,8 @@ fn apply<D: Dialect>(config: &mut SqlConfig<D>, options: &mut UrlOptions) -> Res
     if let Some(notify) = options.parsed("notify", "`true` or `false`")? {
         config.notify = notify;
     }
+    if let Some(pooler) = options.parsed("transaction_pooler", "`true` or `false`")? {
+        config.transaction_pooler = pooler;
+    }
     Ok(())
 }

@@ -82,6 +82,11 @@ pub trait Dialect: Database {
     const KEEP_SETTING: &'static str;
     /// How many lanes a claim locks at a time.
     const LANES_AT_ONCE: usize;
+    /// A query for the names of the transactions that write to the table of messages, where what was deleted is in the way of later
+    /// claims: see [`marks`](crate::marks).
+    const WRITERS: Option<&'static str> = None;
+    /// Whether a list of places can be one argument, an array.
+    const HAS_ARRAYS: bool = false;
     /// The steps that make the schema, oldest first.
     const MIGRATIONS: &'static [&'static str];
     /// Whether a whole migration is one transaction.
@@ -125,12 +130,12 @@ pub trait Dialect: Database {
     fn text(row: &Self::Row, column: usize) -> Result<Option<String>, sqlx::Error>;
     /// Bytes, or nothing.
     fn bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error>;
-    /// Adds messages, in their order; with a hint if asked. The list is not empty.
+    /// Adds messages, in their order; with a hint if that is configured. The list is not empty.
     fn insert<'c>(
         connection: &'c mut Self::Connection,
         tables: &'c Tables,
         messages: &'c [Message],
-        notify: bool,
+        config: &'c SqlConfig<Self>,
     ) -> Done<'c>;
     /// Hints that something was committed.
     fn hints(config: &SqlConfig<Self>) -> Box<dyn Hints>;

@@ -124,7 +124,7 @@ impl Dialect for MySql {
         connection: &'c mut Self::Connection,
         tables: &'c Tables,
         messages: &'c [Message],
-        _notify: bool,
+        _: &'c SqlConfig<Self>,
     ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
         Box::pin(async move { insert_rows!(connection, tables, messages, 500) })
     }

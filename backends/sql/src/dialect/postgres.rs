@@ -32,6 +32,10 @@ impl Dialect for Postgres {
     const KEEP_SETTING: &'static str =
         "INSERT INTO {setting} (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING";
     const LANES_AT_ONCE: usize = 4;
+    const WRITERS: Option<&'static str> = Some(
+        "SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND relation = '{message}'::regclass AND mode = 'RowExclusiveLock' AND granted",
+    );
+    const HAS_ARRAYS: bool = true;
     const MIGRATIONS: &'static [&'static str] = &[include_str!("../../migrations/postgres/0001_outbox.sql")];
     const TRANSACTIONAL_MIGRATIONS: bool = true;
     const CLIENT_OPTIONS: &'static [&'static str] = &[
@@ -85,6 +89,7 @@ impl Dialect for Postgres {
                 "SELECT current_setting('server_version_num')::bigint, current_setting('synchronous_commit'), \
                  current_setting('fsync'), pg_is_in_recovery()",
             )
+            .persistent(false)
             .fetch_one(connection)
             .await
             .map_err(map)?;
@@ -125,11 +130,11 @@ impl Dialect for Postgres {
         connection: &'c mut Self::Connection,
         tables: &'c Tables,
         messages: &'c [Message],
-        notify: bool,
+        config: &'c SqlConfig<Self>,
     ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
         Box::pin(async move {
             let rows = "SELECT * FROM unnest(?::uuid[], ?::text[], ?::text[], ?::text[]::json[], ?::bytea[], ?::text[], ?::bigint[], ?::bigint[])";
-            let hint = match notify {
+            let hint = match config.notify {
                 true => "SELECT pg_notify(?, '')",
                 false => "SELECT ?::text",
             };
@@ -139,6 +144,7 @@ impl Dialect for Postgres {
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(fitting(rest, 1_000, Self::STATEMENT_BYTES));
                 sqlx::query(AssertSqlSafe(sql.clone()))
+                    .persistent(!config.transaction_pooler)
                     .bind(now.iter().map(|message| *message.id().as_uuid()).collect::<Vec<_>>())
                     .bind(now.iter().map(|message| message.topic().to_string()).collect::<Vec<_>>())
                     .bind(

@@ -92,7 +92,7 @@ impl Dialect for Sqlite {
         connection: &'c mut Self::Connection,
         tables: &'c Tables,
         messages: &'c [Message],
-        _notify: bool,
+        _: &'c SqlConfig<Self>,
     ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
         // A statement has at most 32,766 arguments; more rows than these gain nothing.
         Box::pin(async move { insert_rows!(connection, tables, messages, 500) })
