@@ -14,6 +14,8 @@
 //! Two environment variables change a run: `PILLARBOX_TESTKIT_CASES`, how many sequences are drawn for each head policy (default 12,
 //! which takes a server some seconds), and `PILLARBOX_TESTKIT_SEED` (default 0), which draws others.
 
+#![allow(clippy::test_attr_in_doctest, reason = "what the macro makes are tests")]
+
 use crate::storage::cases::walks::given_walk;
 use crate::storage::{StorageHarness, Trial, Violation};
 use pillarbox_core::HeadPolicy;
