@@ -87,6 +87,8 @@ pub trait Dialect: Database {
     const WRITERS: Option<&'static str> = None;
     /// Whether a list of places can be one argument, an array.
     const HAS_ARRAYS: bool = false;
+    /// Whether a statement that will not come again is sent as text, its arguments in it.
+    const IS_INLINED: bool = false;
     /// The steps that make the schema, oldest first.
     const MIGRATIONS: &'static [&'static str];
     /// Whether a whole migration is one transaction.
@@ -143,6 +145,35 @@ pub trait Dialect: Database {
     fn number(error: &(dyn sqlx::error::DatabaseError + 'static)) -> Option<u16>;
 }
 
+/// A statement with its arguments in the text: numbers as they are, all else in hexadecimal, so that nothing needs escaping.
+fn inlined(sql: &str, arguments: &[Argument]) -> String {
+    use std::fmt::Write as _;
+    let mut arguments = arguments.iter();
+    let mut text = String::with_capacity(sql.len() + 64);
+    for (number, part) in sql.split('?').enumerate() {
+        if let Some(argument) = (number > 0).then(|| arguments.next()).flatten() {
+            // Writing to a `String` cannot fail.
+            let _ = match argument {
+                Argument::Int(value) => write!(text, "{value}"),
+                Argument::Text(value) => write!(text, "_utf8mb4 x'{}'", hexadecimal(value.as_bytes())),
+                Argument::Bytes(value) => write!(text, "x'{}'", hexadecimal(value)),
+            };
+        }
+        text.push_str(part);
+    }
+    text
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
 /// The methods that are the same text for each client.
 macro_rules! client {
     () => {
@@ -153,6 +184,10 @@ macro_rules! client {
             comes_again: bool,
         ) -> BoxFuture<'c, Result<u64, sqlx::Error>> {
             Box::pin(async move {
+                if Self::IS_INLINED && !comes_again {
+                    let sql = crate::dialect::inlined(&sql, &arguments);
+                    return Ok(sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?.rows_affected());
+                }
                 let mut query = sqlx::query::<Self>(AssertSqlSafe(sql)).persistent(comes_again);
                 for argument in arguments {
                     query = match argument {
@@ -172,6 +207,10 @@ macro_rules! client {
             comes_again: bool,
         ) -> BoxFuture<'c, Result<Vec<Self::Row>, sqlx::Error>> {
             Box::pin(async move {
+                if Self::IS_INLINED && !comes_again {
+                    let sql = crate::dialect::inlined(&sql, &arguments);
+                    return sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await;
+                }
                 let mut query = sqlx::query::<Self>(AssertSqlSafe(sql)).persistent(comes_again);
                 for argument in arguments {
                     query = match argument {
@@ -229,3 +268,19 @@ macro_rules! insert_rows {
 }
 #[cfg(any(feature = "sqlite", feature = "mysql"))]
 use insert_rows;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_stand_in_the_text() {
+        let arguments =
+            [Argument::Int(-3), Argument::Text("it's ?".to_owned()), Argument::Bytes(vec![0, 255])];
+        assert_eq!(
+            inlined("UPDATE t SET a = ?, b = ? WHERE c = ? AND d IN (1,2)", &arguments),
+            "UPDATE t SET a = -3, b = _utf8mb4 x'69742773203f' WHERE c = x'00ff' AND d IN (1,2)"
+        );
+        assert_eq!(inlined("SELECT 1", &[]), "SELECT 1");
+    }
+}

@@ -26,6 +26,9 @@ impl Dialect for MySql {
     const ID_ARGUMENT: &'static str = "?";
     const KEEP_SETTING: &'static str = "INSERT IGNORE INTO {setting} (name, value) VALUES (?, ?)";
     const LANES_AT_ONCE: usize = 4;
+    // The client closes a statement that was prepared for once with a packet that nobody answers, and does not set `TCP_NODELAY`: the
+    // next command would wait for the delayed acknowledgement, 40 ms each time.
+    const IS_INLINED: bool = true;
     const MIGRATIONS: &'static [&'static str] = &[include_str!("../../migrations/mysql/0001_outbox.sql")];
     const TRANSACTIONAL_MIGRATIONS: bool = false;
     const CLIENT_OPTIONS: &'static [&'static str] = &[
