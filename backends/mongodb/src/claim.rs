@@ -75,6 +75,12 @@ impl MongoStorage {
             }
             return Ok(claimed);
         }
+        if self.holds_unconfirmed(claim).await? {
+            return Err(Error::new(ErrorKind::Unavailable, "claim").describe(format!(
+                "MongoDB at {}: an earlier try of this claim has taken lanes, and the majority has not confirmed it yet",
+                self.0.place
+            )));
+        }
         // Whatever others were faster at is theirs; there may be more, so it is worth asking again at once.
         Ok(Claimed { now, buried, next_due: Some(now), ..Claimed::default() })
     }
@@ -154,6 +160,14 @@ impl MongoStorage {
             .map_err(|failure| self.map(failure, "claim"))?;
         let Some(lane) = taken.as_ref().and_then(|document| Lane::read(document)) else { return Ok(None) };
         Ok(Some((run_of(&lane, len), found.into_iter().map(entry).collect())))
+    }
+
+    /// Whether the primary has lanes for this claim's nonce that no snapshot shows: the answer of an earlier try was lost, and to
+    /// answer "nothing" would strand them until their leases end.
+    async fn holds_unconfirmed(&self, claim: &Claim) -> Result<bool, Error> {
+        let filter = doc! { "_id": { "$gte": 0 }, "held": true, "done": false, "nonce": nonce(&claim.nonce) };
+        let found = self.0.lanes.find_one(filter).projection(doc! { "_id": 1 }).await;
+        Ok(found.map_err(|failure| self.map(failure, "claim"))?.is_some())
     }
 
     /// The runs of an earlier claim with the same nonce, as they were handed out.

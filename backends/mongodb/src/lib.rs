@@ -50,6 +50,13 @@
 //! While one relay holds a run of a lane, the messages behind it wait, also those of other keys; so they do while a run was handed back
 //! with a delay. More lanes mean less waiting for others: see [`MongoConfig::lanes`].
 //!
+//! # Clocks
+//!
+//! Leases and due times go by the wall clock of the primary, `$$NOW`; order does not: the server's own logical time numbers messages, and
+//! that never goes back, also not in a failover. Where the clock steps forward, or the next primary's is ahead, leases end early: another relay may send
+//! a message again, and the first one's settlement is fenced. Where it steps back, leases and delays last for longer by that much.
+//! Keep the clocks of the set's members together, as MongoDB's own documentation asks for.
+//!
 //! **Architecture invariant:** no index here ever expires a document, no relay's clock decides anything, and a claim reads a number of
 //! messages that is bounded by its limit.
 

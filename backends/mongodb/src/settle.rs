@@ -4,11 +4,13 @@ use crate::MongoStorage;
 use crate::lanes::{Lane, freed, held_by, nonce, now as now_expression};
 use crate::transaction::{End, Failure};
 use crate::verdicts::misfit;
+use futures_util::TryFutureExt as _;
 use futures_util::future::try_join_all;
 use mongodb::ClientSession;
 use mongodb::bson::{Bson, doc};
 use mongodb::options::{Acknowledgment, ReturnDocument, WriteConcern};
 use pillarbox_core::{Error, Outcome, Settled, Settlement, Settlements, Timestamp, Token, Verdict};
+use std::collections::HashSet;
 use std::time::Duration;
 
 impl MongoStorage {
@@ -17,8 +19,21 @@ impl MongoStorage {
             // Of several, none is changed before the lengths of all are known to be right.
             self.check_lengths(settlements).await?;
         }
-        let runs = settlements.iter().map(|(token, settlement)| self.settle_run(token, settlement));
-        try_join_all(runs).await
+        let mut answers = Vec::with_capacity(settlements.len());
+        let mut waiting: Vec<_> = settlements.iter().enumerate().collect();
+        while !waiting.is_empty() {
+            // What names a run again waits for the one before it: side by side, any of them could be the first.
+            let mut named = HashSet::with_capacity(waiting.len());
+            let (now, later): (Vec<_>, Vec<_>) =
+                waiting.into_iter().partition(|(_, (token, _))| named.insert(*token));
+            let runs = now.into_iter().map(|(position, (token, settlement))| {
+                self.settle_run(token, settlement).map_ok(move |settled| (position, settled))
+            });
+            answers.extend(try_join_all(runs).await?);
+            waiting = later;
+        }
+        answers.sort_unstable_by_key(|(position, _)| *position);
+        Ok(answers.into_iter().map(|(_, settled)| settled).collect())
     }
 
     async fn check_lengths(&self, settlements: &Settlements) -> Result<(), Error> {
@@ -82,20 +97,20 @@ impl MongoStorage {
         let Some(settled) = settled else { return Ok(None) };
         let at = settled.get_i64("at").map(Timestamp::from_micros).unwrap_or_default();
         let members = Lane::read(&settled).map(|lane| lane.members).unwrap_or_default();
-        self.roll_forward(token, members).await?;
-        Ok(Some(at))
+        // Else somebody was faster at it after the lease had run out, or the first write was lost in a failover: the lane tells.
+        Ok(self.roll_forward(token, members).await?.then_some(at))
     }
 
-    /// Deletes what a settled run has published, and frees its lane.
-    async fn roll_forward(&self, token: &Token, members: Vec<Bson>) -> Result<(), Error> {
+    /// Deletes what a settled run has published, and frees its lane. Answers whether the lane was still settled by this token.
+    async fn roll_forward(&self, token: &Token, members: Vec<Bson>) -> Result<bool, Error> {
         let map = |failure| self.map(failure, "settle");
         let filter = doc! { "_id": { "$in": members } };
         self.0.messages.delete_many(filter).write_concern(first_node()).await.map_err(map)?;
         let mut filter = held_by(token);
         filter.insert("done", true);
         let update = doc! { "$set": freed(), "$inc": { "version": 1_i64 } };
-        self.0.lanes.update_one(filter, update).await.map_err(map)?;
-        Ok(())
+        let freed = self.0.lanes.update_one(filter, update).await.map_err(map)?;
+        Ok(freed.matched_count == 1)
     }
 
     async fn hand_back(&self, token: &Token, after: Duration) -> Result<Option<Timestamp>, Error> {
@@ -150,7 +165,8 @@ impl MongoStorage {
             let again = lane.was_settled_by(token);
             let outcome = if again { Outcome::AlreadyApplied } else { Outcome::Fenced };
             let left = (again && lane.done).then_some(lane.members);
-            return Ok(End::Abort((Some(Settled { outcome, at }), left)));
+            // A commit at the majority waits until what was read is safe too: no failover takes this answer back.
+            return Ok(End::Commit((Some(Settled { outcome, at }), left)));
         }
         let mut suspects = lane.suspects;
         let mut update = freed();

@@ -115,7 +115,7 @@ async fn relay(load: Arc<Load>, outbox: MongoStorage, number: u64) {
 }
 
 /// Runs producers and relays while `faults` happen, then waits for the rest and checks everything.
-async fn survives(url: String, faults: impl FnOnce(&dyn Fn(u64)) + Send + 'static) {
+async fn survives(name: &str, url: String, faults: impl FnOnce(&dyn Fn(u64)) + Send + 'static) {
     let config = MongoConfig::from_url(&url)
         .unwrap()
         .name(fresh_name())
@@ -171,10 +171,21 @@ async fn survives(url: String, faults: impl FnOnce(&dyn Fn(u64)) + Send + 'stati
     for task in tasks {
         task.await.unwrap();
     }
+    println!("{name}: {}", totals(&load, lost));
     assert_eq!(lost, 0, "acknowledged and never delivered");
     assert!(load.failures.load(Ordering::Relaxed) > 0, "the faults hit nobody");
     assert_eq!(load.charged.load(Ordering::Relaxed), 0, "an outage of the store is no failed send");
     in_order(&load);
+}
+
+fn totals(load: &Load, lost: usize) -> String {
+    let acknowledged: usize = load.acknowledged.lock().unwrap().values().map(Vec::len).sum();
+    let delivered = load.delivered.lock().unwrap();
+    let distinct = delivered.iter().map(|(_, id)| id).collect::<HashSet<_>>().len();
+    let (failures, again) = (load.failures.load(Ordering::Relaxed), delivered.len() - distinct);
+    format!(
+        "{acknowledged} acknowledged, {distinct} delivered, {again} of them again, {lost} lost, {failures} calls failed"
+    )
 }
 
 fn lost(load: &Load) -> usize {
@@ -202,7 +213,7 @@ fn in_order(load: &Load) {
 async fn a_server_that_is_killed_loses_and_reorders_nothing() {
     let server = Arc::new(MongoServer::start().unwrap());
     let killed = Arc::clone(&server);
-    survives(server.url(SHOP), move |flowing| {
+    survives("killed", server.url(SHOP), move |flowing| {
         for _ in 0..3 {
             killed.kill();
             killed.restart().unwrap();
@@ -216,7 +227,7 @@ async fn a_server_that_is_killed_loses_and_reorders_nothing() {
 async fn a_primary_that_steps_down_or_dies_loses_and_reorders_nothing() {
     let set = Arc::new(spawn_blocking(|| MongoReplicaSet::start().unwrap()).await.unwrap());
     let hit = Arc::clone(&set);
-    survives(set.url(SHOP), move |flowing| {
+    survives("stepped down", set.url(SHOP), move |flowing| {
         for _ in 0..2 {
             hit.step_down().unwrap();
             flowing(100);
@@ -234,7 +245,7 @@ async fn a_network_that_is_cut_loses_and_reorders_nothing() {
     let server = MongoServer::start().unwrap();
     let proxy = Arc::new(Proxy::start(server.address()).unwrap());
     let cut = Arc::clone(&proxy);
-    survives(proxy.through(&server.direct_url(SHOP)), move |flowing| {
+    survives("cut", proxy.through(&server.direct_url(SHOP)), move |flowing| {
         for _ in 0..3 {
             cut.cut();
             flowing(50);

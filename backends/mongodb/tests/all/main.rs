@@ -8,6 +8,7 @@
 mod attack;
 mod conformance;
 mod faults;
+mod interrupted;
 mod opening;
 mod plans;
 mod support;

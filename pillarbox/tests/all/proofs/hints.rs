@@ -3,8 +3,8 @@
 use super::{Collector, Running, eventually, numbered};
 use pillarbox::redis::RedisStorage;
 use pillarbox::{
-    Admin, AnyStorage, Claim, Claimed, Error, Relay, RelayConfig, Renewed, Settled, Settlements, Storage,
-    StorageGuarantees, Token, TokioTimer, Wakeup,
+    Admin, AnyStorage, Claim, Claimed, EnqueueAlone, Error, Relay, RelayConfig, Renewed, Settled,
+    Settlements, Storage, StorageGuarantees, Token, TokioTimer, Wakeup,
 };
 use pillarbox_testkit::servers::RedisServer;
 use std::time::{Duration, Instant};
@@ -41,7 +41,11 @@ impl Storage for Deaf {
 }
 
 /// The times from commit to arrival, shortest first, of messages that come one by one to an idle relay.
-async fn latencies(storage: impl Storage + 'static, producer: &RedisStorage, count: u32) -> Vec<Duration> {
+async fn latencies(
+    storage: impl Storage + 'static,
+    producer: &impl EnqueueAlone,
+    count: u32,
+) -> Vec<Duration> {
     let collector = Collector::default();
     let config = RelayConfig::default().polling_interval(INTERVAL);
     let relay = Relay::new(storage, collector.clone(), config).unwrap().timer(TokioTimer::new());
@@ -80,4 +84,40 @@ async fn without_a_single_hint_the_polling_interval_is_the_floor() {
     println!("without hints: {latencies:?}");
     // Within the interval, and a margin for a machine that is busy.
     assert!(latencies.iter().all(|latency| *latency < INTERVAL * 2), "{latencies:?}");
+}
+
+#[cfg(feature = "mongodb")]
+mod mongodb {
+    use super::{Duration, INTERVAL, latencies};
+    use pillarbox::mongodb::MongoStorage;
+    use pillarbox_testkit::servers::MongoServer;
+
+    /// With a change stream the median is a few milliseconds, most of it the commit that the majority confirms.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_change_wakes_an_idle_relay() {
+        let server = MongoServer::start().unwrap();
+        let storage = MongoStorage::open(&server.url("shop")).await.unwrap();
+        let latencies = latencies(storage.clone(), &storage, 101).await;
+        let (median, slowest) = (latencies[50], latencies[100]);
+        println!("from commit to transport, by change stream: median {median:?}, slowest {slowest:?}");
+        assert!(median < INTERVAL / 5, "median {median:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_change_streams_the_polling_interval_is_the_floor() {
+        let server = MongoServer::start_with(&["--setParameter", "enableTestCommands=1"]).unwrap();
+        let storage = MongoStorage::open(&server.url("shop")).await.unwrap();
+        let refused = bson::doc! {
+            "configureFailPoint": "failCommand", "mode": "alwaysOn",
+            "data": { "failCommands": ["aggregate"], "namespace": "shop.outbox.messages", "errorCode": 40_573 },
+        };
+        server.command(&refused).unwrap();
+        let latencies = latencies(storage.clone(), &storage, 5).await;
+        println!("without change streams: {latencies:?}");
+        // Within the interval, and a margin for a machine that is busy.
+        assert!(
+            latencies.iter().all(|latency| *latency < INTERVAL * 2 + Duration::from_secs(1)),
+            "{latencies:?}"
+        );
+    }
 }

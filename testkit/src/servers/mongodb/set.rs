@@ -31,7 +31,18 @@ impl MongoReplicaSet {
     ///
     /// [`Missing`](ServerErrorKind::Missing), [`NotReady`](ServerErrorKind::NotReady) or [`System`](ServerErrorKind::System).
     pub fn start() -> Result<Self, ServerError> {
-        let nodes = (0..Self::NODES).map(|_| on_free_ports(Node::start)).collect::<Result<Vec<_>, _>>()?;
+        Self::start_with(&[])
+    }
+
+    /// Starts it with further arguments of every `mongod`, such as `--setParameter` and its value.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with(arguments: &[&str]) -> Result<Self, ServerError> {
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let node = || on_free_ports(|| Node::start(&arguments));
+        let nodes = (0..Self::NODES).map(|_| node()).collect::<Result<Vec<_>, _>>()?;
         let members: Vec<Bson> = nodes
             .iter()
             .zip(0_i32..)
@@ -136,10 +147,10 @@ impl fmt::Debug for MongoReplicaSet {
 }
 
 impl Node {
-    fn start() -> Result<Self, ServerError> {
+    fn start(arguments: &[String]) -> Result<Self, ServerError> {
         let folder = ServerFolder::create("mongodb")?;
         let port = free_port()?;
-        let (launch, address) = launch(&folder, port, &[])?;
+        let (launch, address) = launch(&folder, port, arguments)?;
         let process = ChildServer::start(launch, move |process| wire::is_process(address, process))?;
         Ok(Self { process, port, _folder: folder })
     }
