@@ -1,26 +1,49 @@
-//! An order service with an outbox, two relays, and one of them killed at the worst moment. Needs nothing installed.
+//! An order service with an outbox in SQLite, two relays in processes of their own, and one of them killed with SIGKILL at the worst
+//! moment. Needs nothing installed.
 //!
-//! `cargo run --release -p pillarbox --example quickstart`
+//! `cargo run -p pillarbox --example quickstart --features sqlite`
 
-use pillarbox::memory::MemoryStorage;
+use pillarbox::sql::{SqlConfig, SqliteStorage};
 use pillarbox::{
-    Admin as _, Destination, Error, Message, Outcomes, Relay, RelayConfig, TokioTimer, Transport,
-    TransportGuarantees,
+    Admin as _, Destination, Enqueue as _, Error, ErrorKind, Message, Outcomes, Relay, RelayConfig,
+    TokioTimer, Transport, TransportGuarantees,
 };
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
 
-const ORDERS: u32 = 1_000;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const ORDERS: u32 = 500;
 const CUSTOMERS: u32 = 20;
 /// Short, so that nobody has to wait for long. The default is 30 s, and a live relay renews its leases.
-const LEASE: Duration = Duration::from_millis(500);
+const LEASE: Duration = Duration::from_secs(1);
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
-    let outbox = MemoryStorage::new();
-    let orders = Arc::new(Mutex::new(BTreeMap::new()));
+async fn main() -> Result<(), Failure> {
+    // This program starts itself again as relay A and as relay B.
+    let arguments: Vec<String> = std::env::args().collect();
+    match &arguments[1..] {
+        [name, folder] => relay(name, Path::new(folder)).await,
+        _ => {
+            let folder = std::env::temp_dir().join(format!("pillarbox-quickstart-{}", std::process::id()));
+            fs::create_dir_all(&folder)?;
+            let told = tell(&folder).await;
+            fs::remove_dir_all(&folder)?;
+            told
+        }
+    }
+}
+
+async fn tell(folder: &Path) -> Result<(), Failure> {
+    let outbox = SqlConfig::from_url(&url(folder))?;
+    SqliteStorage::migrate(&outbox).await?;
+    let outbox = SqliteStorage::connect(outbox).await?;
+    let table = "CREATE TABLE orders (number INTEGER PRIMARY KEY, customer TEXT NOT NULL)";
+    sqlx::query(table).execute(outbox.pool()).await?;
 
     println!("1. A service writes {ORDERS} orders. Each is written with its message in one transaction.");
     let mut committed = Vec::new();
@@ -28,41 +51,32 @@ async fn main() -> Result<(), Error> {
         let customer = format!("customer-{}", number % CUSTOMERS);
         let message = Message::to("orders.created").key(customer.clone()).payload(number.to_string())?;
 
-        let mut transaction = outbox.transaction();
-        let table = Arc::clone(&orders);
-        transaction.stage(move || {
-            table.lock().unwrap_or_else(PoisonError::into_inner).insert(number, customer);
-        });
-        transaction.append(std::slice::from_ref(&message))?;
+        let mut transaction = outbox.pool().begin().await?;
+        let order = sqlx::query("INSERT INTO orders VALUES (?, ?)").bind(number).bind(customer);
+        order.execute(&mut *transaction).await?;
+        outbox.enqueue(&mut transaction, &[message]).await?;
         if number % 10 == 0 {
-            transaction.rollback(); // say, the payment was refused
+            transaction.rollback().await?; // say, the payment was refused
         } else {
-            transaction.commit();
+            transaction.commit().await?;
             committed.push(number);
         }
     }
-    let (written, stored) = (orders.lock().map_or(0, |orders| orders.len()), outbox.stats().await?.pending);
+    let written: i64 = sqlx::query_scalar("SELECT count(*) FROM orders").fetch_one(outbox.pool()).await?;
+    let stored = outbox.stats().await?.pending;
     println!(
         "   Every tenth was rolled back, order and message: {written} orders and {stored} messages are stored."
     );
 
-    println!("2. Relays A and B compete for the messages.");
-    let broker = Broker::default();
-    let config = RelayConfig::default().batch_size(20).lease(LEASE);
-    let (stop, stopped) = watch::channel(false);
-    let relay = |transport| Relay::new(outbox.clone(), transport, config.clone());
-    let a = relay(Line { broker: broker.clone(), dies_after: None })?.timer(TokioTimer::new());
-    let b = relay(Line { broker: broker.clone(), dies_after: Some(100) })?.timer(TokioTimer::new());
-    let shutdown = |mut stopped: watch::Receiver<bool>| async move {
-        // An error says that the sender is gone, which means the same.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    let b = tokio::spawn(b.run(shutdown(stopped.clone())));
-    let a = tokio::spawn(a.run(shutdown(stopped)));
-
-    broker.worst_moment.notified().await;
-    b.abort();
-    println!("   B was killed: the broker had just taken some of its messages, and B could not report it.");
+    println!("2. Relays A and B, two processes, compete for the messages.");
+    let mut b = start("B", folder)?;
+    let mut a = start("A", folder)?;
+    // B says when the broker has taken messages, and B has not yet noted it.
+    let heard = b.stdout.take().ok_or("B has no output")?;
+    tokio::task::spawn_blocking(move || BufReader::new(heard).read_line(&mut String::new())).await??;
+    b.kill()?; // SIGKILL
+    b.wait()?;
+    println!("   B was killed with SIGKILL: the broker had just taken some of its messages.");
     println!("   A goes on. What B held is A's as soon as B's lease of {LEASE:?} has run out.");
 
     loop {
@@ -70,14 +84,14 @@ async fn main() -> Result<(), Error> {
         if stats.pending + stats.scheduled + stats.claimed == 0 {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let _ = stop.send(true);
-    a.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-
+    drop(a.stdin.take());
+    if !a.wait()?.success() {
+        return Err("A did not end well".into());
+    }
     println!("3. The outbox is empty, and A has stopped.");
-    let received = broker.received.lock().map_or_else(|_| Vec::new(), |received| received.clone());
-    tell_totals(&committed, &received);
+    tell_totals(&committed, &received(folder)?);
     Ok(())
 }
 
@@ -107,37 +121,65 @@ fn tell_totals(committed: &[u32], received: &[u32]) {
     assert!(is_ordered && lost == 0 && unexpected == 0, "a promise was broken");
 }
 
-/// Stands for a message broker: it keeps what it was sent.
-#[derive(Clone, Default)]
-struct Broker {
-    received: Arc<Mutex<Vec<u32>>>,
-    worst_moment: Arc<Notify>,
+fn url(folder: &Path) -> String {
+    format!("sqlite://{}?mode=rwc", folder.join("service.db").display())
 }
 
-/// One relay's connection to the broker.
-struct Line {
-    broker: Broker,
-    /// After the broker has so many messages, the line goes dead in the middle of a publish.
+fn start(name: &str, folder: &Path) -> std::io::Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(name).arg(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
+}
+
+/// One of the two relay processes. It stops when its input ends.
+async fn relay(name: &str, folder: &Path) -> Result<(), Failure> {
+    let outbox = SqliteStorage::open(&url(folder)).await?;
+    let transport = Broker { log: folder.join("broker"), dies_after: (name == "B").then_some(100) };
+    let config = RelayConfig::default().batch_size(20).lease(LEASE);
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || stop.send(std::io::stdin().read_to_end(&mut Vec::new())));
+    let shutdown = async {
+        let _ = stopped.await;
+    };
+    Relay::new(outbox, transport, config)?.timer(TokioTimer::new()).run(shutdown).await?;
+    Ok(())
+}
+
+/// Stands for a message broker: it keeps what it was sent, in a file to which both relays append.
+struct Broker {
+    log: PathBuf,
+    /// Once the broker has so many messages, this relay hears nothing of it any more.
     dies_after: Option<usize>,
 }
 
-impl Transport for Line {
+fn received(folder: &Path) -> Result<Vec<u32>, Failure> {
+    let log = fs::read_to_string(folder.join("broker"))?;
+    Ok(log.lines().map(str::parse).collect::<Result<_, _>>()?)
+}
+
+impl Broker {
+    /// Answers how many messages it has now.
+    fn take(&self, batch: &[Message]) -> std::io::Result<usize> {
+        let lines: Vec<u8> =
+            batch.iter().flat_map(|message| [message.payload(), &b"\n"[..]].concat()).collect();
+        File::options().create(true).append(true).open(&self.log)?.write_all(&lines)?;
+        Ok(fs::read_to_string(&self.log)?.lines().count())
+    }
+}
+
+impl Transport for Broker {
     async fn publish(&self, batch: &[Message], outcomes: &mut Outcomes) {
         tokio::time::sleep(Duration::from_millis(1)).await; // the way to the broker
-        let total = {
-            let Ok(mut received) = self.broker.received.lock() else { return };
-            received.extend(
-                batch
-                    .iter()
-                    .filter_map(|message| std::str::from_utf8(message.payload()).ok()?.parse::<u32>().ok()),
-            );
-            received.len()
-        };
-        if self.dies_after.is_some_and(|limit| total >= limit) {
-            self.broker.worst_moment.notify_one();
-            std::future::pending::<()>().await;
+        match self.take(batch) {
+            Ok(total) if self.dies_after.is_some_and(|limit| total >= limit) => {
+                println!("the worst moment");
+                std::future::pending::<()>().await;
+            }
+            Ok(_) => outcomes.fill(|| Ok(())),
+            Err(error) => outcomes.fill(|| {
+                Err(Error::new(ErrorKind::Unavailable, "publish")
+                    .describe(format!("the broker's file: {error}")))
+            }),
         }
-        outcomes.fill(|| Ok(()));
     }
 
     async fn probe(&self, _: Destination) -> Result<(), Error> {
