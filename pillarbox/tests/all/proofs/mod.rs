@@ -5,6 +5,8 @@ mod deadly;
 mod hints;
 mod killed;
 mod outages;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use pillarbox::{Destination, Error, Message, MessageId, Outcomes, Transport, TransportGuarantees};
 use std::collections::{HashMap, HashSet};

@@ -1,0 +1,123 @@
+//! Several processes on one SQLite file: programs that enqueue side by side, and three relays, of which two are killed with SIGKILL
+//! under load.
+
+use super::{Collector, Ledger, eventually};
+use crate::program::run::program;
+use pillarbox::MessageId;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
+use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const PRODUCERS: u32 = 3;
+const LINES: u32 = 2_000;
+const KEYS: u32 = 10;
+const BATCH: usize = 50;
+const MAX_IN_FLIGHT: usize = 200;
+
+/// Pipes numbered lines through a program that enqueues; keys and numbers of its own.
+fn enqueue(storage: &str, producer: u32) -> Ledger {
+    let arguments = ["enqueue", "--storage", storage, "--log", "error"];
+    let mut child = program(&arguments).stdin(Stdio::piped()).spawn().unwrap();
+    let mut ledger = Ledger::default();
+    let mut input = BufWriter::new(child.stdin.take().unwrap());
+    for number in 0..LINES {
+        let id = MessageId::generate();
+        ledger.record(id, true);
+        let key = producer * KEYS + number % KEYS;
+        writeln!(input, r#"{{"topic":"orders","key":"order-{key}","id":"{id}","payload":"{number}"}}"#)
+            .unwrap();
+    }
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ledger
+}
+
+/// A relay to its standard output, which the collector reads; killed when it is dropped.
+struct Relay {
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Relay {
+    fn start(storage: &str, collector: &Collector) -> Self {
+        let (batch, max_in_flight) = (BATCH.to_string(), MAX_IN_FLIGHT.to_string());
+        let ends = ["relay", "--storage", storage, "--transport", "stdout:", "--log", "error"];
+        let settings = ["--lease", "2s", "--batch-size", &batch, "--max-in-flight", &max_in_flight];
+        let mut child = program(&[&ends[..], &settings].concat()).stderr(Stdio::inherit()).spawn().unwrap();
+        let (output, collector) = (BufReader::new(child.stdout.take().unwrap()), collector.clone());
+        let reader = std::thread::spawn(move || {
+            for line in output.lines() {
+                // A killed relay may end in the middle of a line, which is then no message.
+                let Ok(line) = serde_json::from_str::<serde_json::Value>(&line.unwrap()) else { continue };
+                let text = |field: &str| line[field].as_str().unwrap();
+                collector.deliver(text("id").parse().unwrap(), Some(text("key")), text("payload").as_bytes());
+            }
+        });
+        Self { child, reader: Some(reader) }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end, and until everything that it wrote was read.
+    fn end(mut self) -> std::process::ExitStatus {
+        let status = self.child.wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        status
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_on_one_sqlite_file_are_killed_under_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = format!("sqlite://{}?mode=rwc", folder.path().join("outbox.db").display());
+    assert!(program(&["migrate", "--storage", &storage]).status().unwrap().success());
+    let collector = Collector::default();
+    let relays: Vec<_> = (0..3).map(|_| Relay::start(&storage, &collector)).collect();
+    let producers: Vec<_> = (0..PRODUCERS)
+        .map(|producer| {
+            let storage = storage.clone();
+            tokio::task::spawn_blocking(move || enqueue(&storage, producer))
+        })
+        .collect();
+    // The producers are still at it.
+    let limit = Duration::from_secs(120);
+    let mut relays = relays.into_iter();
+    for part in [1, 2] {
+        let enough = (PRODUCERS * LINES / 3 * part) as usize;
+        eventually("a part has arrived", limit, async || collector.total() >= enough).await;
+        let victim = relays.next().unwrap();
+        victim.signal(Signal::KILL);
+        tokio::task::spawn_blocking(move || victim.end()).await.unwrap();
+    }
+    let mut ledger = Ledger::default();
+    for producer in producers {
+        let Ledger { attempted, acknowledged } = producer.await.unwrap();
+        ledger.attempted.extend(attempted);
+        ledger.acknowledged.extend(acknowledged);
+    }
+    eventually("everything has arrived", limit, async || collector.has_all_of(&ledger)).await;
+    let survivor = relays.next().unwrap();
+    survivor.signal(Signal::TERM);
+    let status = tokio::task::spawn_blocking(move || survivor.end()).await.unwrap();
+    assert!(status.success(), "{status}");
+
+    collector.assert_everything_arrived(&ledger);
+    let duplicated = collector.total() - collector.distinct();
+    println!("in flight at each kill: at most {MAX_IN_FLIGHT}; duplicated: {duplicated}");
+    let stats = program(&["status", "--json", "--storage", &storage]).output().unwrap();
+    let stats: serde_json::Value = serde_json::from_slice(&stats.stdout).unwrap();
+    assert_eq!((&stats["pending"], &stats["claimed"]), (&0.into(), &0.into()), "{stats}");
+}
