@@ -12,3 +12,4 @@ mod property;
 mod servers;
 mod simulate;
 mod storage;
+mod transport;

@@ -61,10 +61,10 @@ pub async fn cancel_at_every_await_then_reuse<H: TransportHarness>(
 pub async fn dropped_probe_has_no_effect<H: TransportHarness>(trial: &Trial<H>) -> Result<(), Violation> {
     let world = trial.world().await?;
     for polls in 0..POLLS {
+        let received = world.received().await?.len();
         let probe = polled(pin!(world.transport.probe(Destination::ONLY)), polls).await;
         world.note(format!("a probe was dropped after {polls} polls: {probe:?}"));
         ensure!(!matches!(probe, Some(Err(_))), PROBE, "the broker to be there", "{probe:?}");
-        let received = world.received().await?.len();
         let messages = world.messages(2)?;
         world.publish_all(&messages, CANCEL).await?;
         world.arrived_once(&messages, CANCEL).await?;
