@@ -24,6 +24,18 @@ impl Timestamp {
         Self(milliseconds.saturating_mul(1_000))
     }
 
+    /// The time of this machine's clock, or the browser's with the feature `js`: for times of creation, and for a store that
+    /// lives in this process. Needs the feature `clock`.
+    #[cfg(feature = "clock")]
+    #[allow(clippy::disallowed_types, reason = "this is what the feature is for")]
+    pub fn now() -> Self {
+        #[cfg(not(all(feature = "js", target_family = "wasm", target_os = "unknown")))]
+        use std::time::SystemTime;
+        #[cfg(all(feature = "js", target_family = "wasm", target_os = "unknown"))]
+        use web_time::SystemTime;
+        Self::EPOCH.after(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
+    }
+
     /// Microseconds since the Unix epoch.
     pub const fn as_micros(self) -> i64 {
         self.0

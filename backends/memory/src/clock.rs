@@ -48,9 +48,7 @@ impl MemoryClock {
             Source::Manual => Timestamp::EPOCH,
             Source::Given(source) => source(),
             #[cfg(feature = "clock")]
-            Source::System => {
-                Timestamp::EPOCH.after(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
-            }
+            Source::System => Timestamp::now(),
         };
         Timestamp::from_micros(base.as_micros().saturating_add(self.offset.load(Ordering::SeqCst)))
     }

@@ -24,10 +24,7 @@ impl<Tx: Send + 'static> EventPublisher<Tx> {
     /// A publisher to `bus` whose messages get their ids and times from the system. Needs the feature `clock`.
     #[cfg(feature = "clock")]
     pub fn new(bus: impl EventBus<Tx> + 'static) -> Self {
-        Self::with_stamps(bus, || {
-            let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-            (MessageId::generate(), Timestamp::EPOCH.after(now))
-        })
+        Self::with_stamps(bus, || (MessageId::generate(), Timestamp::now()))
     }
 
     /// A publisher to `bus` whose messages get their ids and times of creation from `stamp`, which must never repeat an id.

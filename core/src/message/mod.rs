@@ -101,8 +101,7 @@ impl Message {
     /// Starts a message to `topic` with a new id, created now. Needs the feature `clock`.
     #[cfg(feature = "clock")]
     pub fn to(topic: impl Into<Text>) -> MessageBuilder {
-        let created_at = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        Self::given(MessageId::generate(), Timestamp::EPOCH.after(created_at), topic)
+        Self::given(MessageId::generate(), Timestamp::now(), topic)
     }
 
     /// Starts a message to `topic` whose id and time of creation are given: for replays, for tests, and where there is

@@ -20,7 +20,9 @@ mod record;
 mod step;
 #[cfg(test)]
 mod tests;
+// Not in a browser's memory: the search takes a minute and half a gigabyte there, and the function is the same.
 #[cfg(test)]
+#[cfg(not(target_family = "wasm"))]
 mod worlds;
 
 pub use record::{Lease, Record, State};
