@@ -41,6 +41,7 @@
 //! | `kafka` | `kafka`: the transport to Kafka |
 //! | `tls` | TLS for them, with the system's root certificates |
 //! | `tokio` (default) | `TokioTimer` |
+//! | `js` | `BrowserTimer`, and the browser's clock and randomness: for `wasm32-unknown-unknown` with wasm-bindgen |
 //! | `futures-timer` | `FuturesTimer`, for smol, async-std and one's own runtime |
 //! | `blocking` | `blocking`: a relay on a thread of its own |
 //! | `events` | `events`: typed events, to handlers in the process or to the outbox |
@@ -52,7 +53,11 @@
 pub mod blocking;
 mod observers;
 mod registry;
-#[cfg(any(feature = "tokio", feature = "futures-timer"))]
+#[cfg(any(
+    feature = "tokio",
+    feature = "futures-timer",
+    all(feature = "js", target_family = "wasm", target_os = "unknown")
+))]
 mod timer;
 
 #[cfg(feature = "metrics")]
@@ -62,6 +67,8 @@ pub use observers::TracingObserver;
 pub use observers::{CountingObserver, Counts, Observers};
 pub use pillarbox_core::*;
 pub use registry::registry;
+#[cfg(all(feature = "js", target_family = "wasm", target_os = "unknown"))]
+pub use timer::BrowserTimer;
 #[cfg(feature = "futures-timer")]
 pub use timer::FuturesTimer;
 #[cfg(feature = "tokio")]

@@ -15,7 +15,11 @@ pub(super) fn now() -> Moment {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn now() -> Moment {
     use std::sync::OnceLock;
+    #[cfg(not(all(feature = "js", target_family = "wasm", target_os = "unknown")))]
     use std::time::Instant;
+    // `performance.now`, since `std` has no clock there.
+    #[cfg(all(feature = "js", target_family = "wasm", target_os = "unknown"))]
+    use web_time::Instant;
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     Moment::ORIGIN.after(ORIGIN.get_or_init(Instant::now).elapsed())
 }

@@ -1,11 +1,15 @@
 //! The runtimes' timers, on a clock that goes on while the machine sleeps.
 
+#[cfg(all(feature = "js", target_family = "wasm", target_os = "unknown"))]
+mod browser;
 mod clock;
 #[cfg(feature = "futures-timer")]
 mod futures;
 #[cfg(feature = "tokio")]
 mod tokio;
 
+#[cfg(all(feature = "js", target_family = "wasm", target_os = "unknown"))]
+pub use browser::BrowserTimer;
 #[cfg(feature = "futures-timer")]
 pub use futures::FuturesTimer;
 #[cfg(feature = "tokio")]
