@@ -12,7 +12,7 @@ pub enum ErrorKind {
     /// off and probes; no attempt is charged.
     Unavailable,
     /// The connection lived, and this one answer did not come in time. The relay retries, which may duplicate. An attempt
-    /// is charged only if the same destination showed itself alive after the send.
+    /// is charged only if the destination answers a probe afterwards.
     Indeterminate,
     /// Depends on topology: no queue bound, unknown topic. The relay retries with backoff, charged, and buries with the
     /// reason when attempts are spent.

@@ -16,8 +16,6 @@ pub(super) struct DestinationState {
     pub(super) publishes_in_flight: u32,
     /// How many messages are still to be sent one at a time, since their like was in flight when a connection was lost.
     pub(super) one_at_a_time: u32,
-    /// When it last confirmed a message or answered a probe.
-    pub(super) last_sign_of_life: Option<Moment>,
     /// Whether it has ever confirmed a message.
     pub(super) succeeded: bool,
     /// Failed messages whose fault is not clear: the next probe tells.
@@ -46,8 +44,7 @@ impl DestinationState {
     }
 
     /// The broker has confirmed `count` messages.
-    pub(super) fn confirmed(&mut self, now: Moment, count: u32) {
-        self.last_sign_of_life = Some(now);
+    pub(super) fn confirmed(&mut self, count: u32) {
         self.succeeded = true;
         self.failures = 0;
         self.one_at_a_time = self.one_at_a_time.saturating_sub(count);
@@ -75,7 +72,6 @@ impl Machine {
                 ready: VecDeque::new(),
                 publishes_in_flight: 0,
                 one_at_a_time: 0,
-                last_sign_of_life: None,
                 succeeded: false,
                 doubtful: Vec::new(),
                 health: Health::Flowing,
@@ -183,7 +179,6 @@ impl Machine {
             // Any other error is an answer: the broker is there.
             Ok(()) | Err(_) => {
                 let state = self.destination(id);
-                state.last_sign_of_life = Some(now);
                 state.health = Health::Flowing;
                 state.one_at_a_time = state.one_at_a_time.max(1);
                 self.observer.observe(&Observation::Resumed { destination: id });

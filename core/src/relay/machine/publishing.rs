@@ -168,7 +168,7 @@ impl Machine {
         let state = self.destination(open.destination);
         state.publishes_in_flight -= 1;
         if confirmed > 0 {
-            state.confirmed(now, confirmed);
+            state.confirmed(confirmed);
         }
         let alone = total == 1 && state.publishes_in_flight == 0;
         let mut outage = Outage::default();
@@ -222,14 +222,9 @@ impl Machine {
             {
                 self.give_back(at);
             }
+            // That others were confirmed meanwhile acquits nobody: a broker that hangs has confirmed the ones before.
             ErrorKind::Indeterminate | ErrorKind::Unexpected => {
-                let alive =
-                    self.destination(open.destination).last_sign_of_life.is_some_and(|at| at > open.sent);
-                if alive {
-                    self.charge(at, &error);
-                } else {
-                    self.doubt(now, at, open.destination, error);
-                }
+                self.doubt(now, at, open.destination, error);
             }
             ErrorKind::Unavailable if error.effect() == Effect::Unknown && alone => {
                 self.destination(open.destination).one_at_a_time += 1;

@@ -260,19 +260,6 @@ fn every_lost_connection_costs_one_more_send_alone() {
 }
 
 #[test]
-fn a_sign_of_life_from_before_the_send_says_nothing_about_it() {
-    let mut world = World::new();
-    world.give(&[("north", None)]);
-    let publish = world.take_publish();
-    world.confirm_all(publish);
-    world.settle(Outcome::Applied);
-    world.give(&[("north", None)]);
-    let publish = world.take_publish();
-    world.answer(publish, [failed(ErrorKind::Indeterminate)]);
-    world.take_probe();
-}
-
-#[test]
 fn a_renewed_lease_covers_the_publish_that_was_on_its_way() {
     let lease = RelayConfig::default().batch_size(10).lease(6 * SECOND).publish_timeout(4 * SECOND);
     let mut world = World::with(lease, false);

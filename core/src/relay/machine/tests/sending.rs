@@ -138,7 +138,7 @@ fn while_every_destination_is_away_nothing_is_claimed_and_runs_go_back_whole() {
 }
 
 #[test]
-fn an_unclear_failure_is_charged_only_if_the_destination_showed_itself_alive() {
+fn an_unclear_failure_is_charged_only_if_the_destination_answers_a_probe() {
     for (alive, expected) in [(true, "retry"), (false, "release later")] {
         let mut world = World::new();
         world.give(&[("north", None)]);
@@ -151,14 +151,20 @@ fn an_unclear_failure_is_charged_only_if_the_destination_showed_itself_alive() {
     }
 }
 
+/// A broker that hangs from the middle of a batch on has confirmed a part of it.
 #[test]
-fn an_unclear_failure_beside_a_confirmed_message_needs_no_probe() {
-    let mut world = World::new();
-    world.give(&[("north", None), ("north", None)]);
-    let publish = world.take_publish();
-    world.pass(SECOND);
-    world.answer(publish, [failed(ErrorKind::Indeterminate), Some(Ok(()))]);
-    assert_eq!(world.settle(Outcome::Applied), ["retry, published"]);
+fn an_unclear_failure_beside_a_confirmed_message_is_charged_by_the_probe_alone() {
+    for (alive, expected) in [(true, "retry, published"), (false, "release later, published")] {
+        let mut world = World::new();
+        world.give(&[("north", None), ("north", None)]);
+        let publish = world.take_publish();
+        world.pass(SECOND);
+        world.answer(publish, [failed(ErrorKind::Indeterminate), Some(Ok(()))]);
+        let destination = world.take_probe();
+        let result = if alive { Ok(()) } else { Err(error(ErrorKind::Unavailable)) };
+        world.handle(Event::Probed { destination, result });
+        assert_eq!(world.settle(Outcome::Applied), [expected], "alive: {alive}");
+    }
 }
 
 #[test]
