@@ -236,6 +236,10 @@ macro_rules! __each_storage_case {
                 random_walks_keep_every_rule []
                 random_walks_keep_every_rule_under_block []
             }
+            concurrent {
+                concurrent_relays_keep_every_rule []
+                concurrent_relays_keep_every_rule_under_block []
+            }
         }
     };
 }

@@ -22,6 +22,7 @@ pub mod cases;
 mod harness;
 mod list;
 mod model;
+mod observed;
 mod rule;
 mod suite;
 mod world;

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod answers;
 pub mod cancel;
 pub mod claims;
+pub mod concurrent;
 pub mod due;
 pub mod enqueueing;
 pub mod fencing;

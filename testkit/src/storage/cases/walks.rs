@@ -9,7 +9,7 @@ use crate::storage::{OutboxSettings, StorageHarness, TestStore, Trial, Violation
 use pillarbox_core::{Claimed, HeadPolicy, Message, MessageId, Settlements, Storage as _, Token, Verdict};
 use std::time::Duration;
 
-const KEYS: [&str; 4] = ["a", "b", "c", "d"];
+pub(super) const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 
 /// Rules 1 to 10: enqueues, claims, renewals, settlements of every kind, crashes, zombies and a clock that jumps. Nothing is
 /// lost, claims are exclusive, keys stay in order, and every charge is the right one.
@@ -85,10 +85,48 @@ struct Walk<'a, 'b, S: TestStore> {
 }
 
 #[derive(Clone)]
-struct HeldRun {
-    token: Token,
-    messages: Vec<MessageId>,
-    keys: Vec<Option<String>>,
+pub(super) struct HeldRun {
+    pub(super) token: Token,
+    pub(super) messages: Vec<MessageId>,
+    pub(super) keys: Vec<Option<String>>,
+}
+
+/// The runs of a claim.
+pub(super) fn hold(claimed: &Claimed) -> impl Iterator<Item = HeldRun> {
+    claimed.runs.iter().map(|run| {
+        let entries = claimed.entries_of(run);
+        let keys = entries.iter().map(|entry| match &entry.content {
+            pillarbox_core::Content::Message(message) => message.key().map(ToString::to_string),
+            pillarbox_core::Content::Undecodable(_) => None,
+        });
+        HeldRun { token: run.token, messages: entries.iter().filter_map(id).collect(), keys: keys.collect() }
+    })
+}
+
+/// Verdicts of the shape that each key must have: settled ones, perhaps one that stays, then only releases.
+pub(super) fn verdicts(random: &mut Random, keys: &[Option<String>]) -> Vec<Verdict> {
+    let mut stopped: Vec<&String> = Vec::new();
+    let delay = Duration::from_secs(random.below(50) as u64);
+    let mut verdicts = Vec::new();
+    for key in keys {
+        let has_stopped = key.as_ref().is_some_and(|key| stopped.contains(&key));
+        let verdict = match random.below(100) {
+            _ if has_stopped => release(),
+            0..72 => Verdict::Published,
+            72..84 => retry(delay),
+            84..90 => release(),
+            90..95 => Verdict::Release { after: delay },
+            _ => bury(),
+        };
+        // A burial stops its key only under `Block`; to release the rest then is right under both.
+        if verdict != Verdict::Published
+            && let Some(key) = key
+        {
+            stopped.push(key);
+        }
+        verdicts.push(verdict);
+    }
+    verdicts
 }
 
 impl<'a, 'b, S: TestStore> Walk<'a, 'b, S> {
@@ -148,23 +186,8 @@ impl<'a, 'b, S: TestStore> Walk<'a, 'b, S> {
             claimed = self.world.claim_by(&self.handles[handle], ask).await?;
             self.model.claimed(&ask, &claimed)?;
         }
-        self.hold(&claimed);
+        self.held.extend(hold(&claimed));
         Ok(())
-    }
-
-    fn hold(&mut self, claimed: &Claimed) {
-        for run in &claimed.runs {
-            let entries = claimed.entries_of(run);
-            let keys = entries.iter().map(|entry| match &entry.content {
-                pillarbox_core::Content::Message(message) => message.key().map(ToString::to_string),
-                pillarbox_core::Content::Undecodable(_) => None,
-            });
-            self.held.push(HeldRun {
-                token: run.token,
-                messages: entries.iter().filter_map(id).collect(),
-                keys: keys.collect(),
-            });
-        }
     }
 
     async fn settle(&mut self) -> Result<(), Violation> {
@@ -184,39 +207,13 @@ impl<'a, 'b, S: TestStore> Walk<'a, 'b, S> {
             false => Duration::from_secs(self.random.below(40) as u64),
         };
         let mut call = Settlements::new();
-        let verdicts = Some(self.verdicts(run)).filter(|_| self.random.chance(88));
+        let verdicts = Some(verdicts(&mut self.random, &run.keys)).filter(|_| self.random.chance(88));
         match &verdicts {
             Some(verdicts) => call.verdicts(run.token, verdicts.iter().cloned()),
             None => call.hand_back(run.token, after),
         }
         let answer = one(self.world.settle_by(&self.handles[handle], &call).await?)?;
         self.model.settled(&run.messages, run.token, verdicts.as_deref(), after, answer)
-    }
-
-    /// Verdicts of the shape that each key must have: settled ones, perhaps one that stays, then only releases.
-    fn verdicts(&mut self, run: &HeldRun) -> Vec<Verdict> {
-        let mut stopped: Vec<&String> = Vec::new();
-        let delay = Duration::from_secs(self.random.below(50) as u64);
-        let mut verdicts = Vec::new();
-        for key in &run.keys {
-            let has_stopped = key.as_ref().is_some_and(|key| stopped.contains(&key));
-            let verdict = match self.random.below(100) {
-                _ if has_stopped => release(),
-                0..72 => Verdict::Published,
-                72..84 => retry(delay),
-                84..90 => release(),
-                90..95 => Verdict::Release { after: delay },
-                _ => bury(),
-            };
-            // A burial stops its key only under `Block`; to release the rest then is right under both.
-            if verdict != Verdict::Published
-                && let Some(key) = key
-            {
-                stopped.push(key);
-            }
-            verdicts.push(verdict);
-        }
-        verdicts
     }
 
     async fn renew(&mut self) -> Result<(), Violation> {
@@ -266,7 +263,7 @@ impl<'a, 'b, S: TestStore> Walk<'a, 'b, S> {
                 continue;
             }
             idle = 0;
-            self.hold(&claimed);
+            self.held.extend(hold(&claimed));
             for run in std::mem::take(&mut self.held) {
                 let mut call = Settlements::new();
                 let verdicts = vec![Verdict::Published; run.messages.len()];

@@ -5,6 +5,7 @@ use pillarbox_core::{
 use pillarbox_memory::MemoryStorage;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 /// The promise that is broken.
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub(crate) enum Fault {
     None,
     HandsOutTwice,
+    ChoosesThenTakes,
     OverfillsTheLimit,
     RepeatsNothing,
     TellsNoNextDue,
@@ -54,6 +56,7 @@ pub(crate) struct Broken {
 #[derive(Debug, Default)]
 struct Memory {
     last: Claimed,
+    chosen: Option<Claimed>,
     drawn: u64,
     /// The true token of each that was handed out, with its length and the end of its lease.
     given: HashMap<Token, (Token, u32, Timestamp)>,
@@ -72,6 +75,34 @@ impl Broken {
             return memory.given.keys().find(same).copied().unwrap_or(token);
         }
         memory.given.get(&token).map_or(token, |given| given.0)
+    }
+
+    /// In two steps: whoever chooses while another one has chosen and not taken yet takes the same.
+    async fn choose_then_take(&self, claim: Claim) -> Result<Claimed, Error> {
+        let chosen = self.memory.lock().unwrap().chosen.clone();
+        if let Some(mut chosen) = chosen.filter(|_| claim.limit > 0) {
+            chosen.runs.iter_mut().for_each(|run| run.token.nonce = claim.nonce);
+            return Ok(chosen);
+        }
+        let claimed = self.inner.claim(claim).await?;
+        if claimed.runs.is_empty() {
+            return Ok(claimed);
+        }
+        {
+            let mut memory = self.memory.lock().unwrap();
+            for run in &claimed.runs {
+                memory.given.insert(run.token, (run.token, run.len, run.lease_until));
+            }
+            memory.chosen = Some(claimed.clone());
+        }
+        let mut has_waited = false;
+        std::future::poll_fn(|context| {
+            context.waker().wake_by_ref();
+            if std::mem::replace(&mut has_waited, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        self.memory.lock().unwrap().chosen = None;
+        Ok(claimed)
     }
 
     fn is_expired(&self, token: Token) -> bool {
@@ -125,6 +156,9 @@ impl Storage for Broken {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, Error> {
+        if self.fault == Fault::ChoosesThenTakes {
+            return self.choose_then_take(claim).await;
+        }
         let mut asked = claim;
         match self.fault {
             Fault::RepeatsNothing => {

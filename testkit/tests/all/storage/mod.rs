@@ -3,6 +3,7 @@
 
 mod allowed;
 mod broken;
+mod concurrent;
 mod harness;
 
 pub(crate) use broken::Fault;
