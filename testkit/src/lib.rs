@@ -8,11 +8,14 @@
 //! - [`fault`]: decorators that fail, delay and repeat calls; [`choices`]: what a seed decides.
 //! - [`assertions`]: which messages a transaction of an application left behind.
 //! - `property` (the feature `proptest`): sequences of commands, drawn and shrunk, against the model of the rules.
-//! - `servers` (a feature): real servers as child processes, and a proxy that breaks connections.
+//! - `servers` (a feature): real servers as child processes, and a proxy that breaks connections. With it, `transport::outages`: a
+//!   relay whose broker is killed, paused and restarted; and `throughput`: a relay beside the client that its transport stands on.
 
 pub mod assertions;
 pub mod check;
 pub mod choices;
+#[cfg(feature = "servers")]
+mod clock;
 mod conclusion;
 pub mod docs;
 pub mod fault;
@@ -24,4 +27,6 @@ mod random;
 pub mod servers;
 pub mod simulate;
 pub mod storage;
+#[cfg(feature = "servers")]
+pub mod throughput;
 pub mod transport;

@@ -19,6 +19,8 @@
 pub mod cases;
 mod harness;
 mod list;
+#[cfg(feature = "servers")]
+pub mod outages;
 mod suite;
 mod violation;
 mod world;
