@@ -76,7 +76,7 @@ pub(crate) const ROOM: u32 = 20 * 1024;
 const LARGEST: u32 = 1_000_000_000 - ROOM;
 
 /// The settings of librdkafka that the transport's promises stand on, or that it has a name of its own for.
-const OWN: [(&str, &str); 21] = [
+const OWN: [(&str, &str); 22] = [
     ("bootstrap.servers", "the hosts of the URL"),
     ("metadata.broker.list", "the hosts of the URL"),
     ("sasl.username", "the user of the URL"),
@@ -98,6 +98,7 @@ const OWN: [(&str, &str); 21] = [
     ("acks", "the transport"),
     ("request.required.acks", "the transport"),
     ("transactional.id", "the transport"),
+    ("delivery.report.only.error", "the transport"),
 ];
 
 impl KafkaConfig {
@@ -417,6 +418,7 @@ mod tests {
             ("kafka://ann:s3cret@broker?transport.root_certificates=x", "transport.tls"),
             ("kafka://ann:s3cret@broker?sasl.password=s3cret", "the password of the URL"),
             ("kafka://ann:s3cret@broker?acks=1", "`acks`"),
+            ("kafka://ann:s3cret@broker?delivery.report.only.error=true", "`delivery.report.only.error`"),
             ("kafka://ann:s3cret@broker?enable.idempotence=false", "`enable.idempotence`"),
         ] {
             let error = KafkaConfig::from_url(url).unwrap_err();

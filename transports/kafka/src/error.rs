@@ -70,6 +70,12 @@ pub(crate) fn of_connection(code: Code, words: &str) -> Option<Loss> {
         | Code::ClusterAuthorizationFailed
         | Code::TransactionalIdAuthorizationFailed
         | Code::UnsupportedFeature => Some(Loss::Refused(words)),
+        // What librdkafka calls `SSL` elsewhere, when it meets it while it writes.
+        Code::BrokerTransportFailure
+            if words.contains("SSL routines") && !words.contains("unexpected eof") =>
+        {
+            Some(Loss::Refused(words))
+        }
         Code::Fatal => Some(Loss::Fatal(words)),
         _ => None,
     }
@@ -256,6 +262,16 @@ mod tests {
             assert_eq!(error, expected, "{code:?}");
         }
         assert_eq!(Loss::Silent.error(Operation::Open, "x").kind(), ErrorKind::Unavailable);
+    }
+
+    /// Depending on where librdkafka is when it meets it, a handshake that fails has one code or the other.
+    #[test]
+    fn a_handshake_that_fails_while_writing_is_a_refusal() {
+        let loss = |words| of_connection(Code::BrokerTransportFailure, words);
+        let verify = "ssl://broker:9093/bootstrap: error:0A000086:SSL routines::certificate verify failed";
+        assert_eq!(loss(verify), Some(Loss::Refused(verify.to_owned())));
+        assert_eq!(loss("error:0A000126:SSL routines::unexpected eof while reading"), None);
+        assert_eq!(loss("Connect to ipv4#127.0.0.1:9093 failed: Connection refused"), None);
     }
 
     #[test]
