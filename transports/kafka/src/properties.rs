@@ -71,7 +71,7 @@ mod tests {
         pairs.into_iter().map(|(name, value)| format!("{name}: {value}")).collect()
     }
 
-    /// Section 3.2.5 of the binding to Kafka.
+    /// As the binding to Kafka says.
     #[test]
     fn everything_travels() {
         let message = message()
@@ -96,6 +96,31 @@ mod tests {
                 "ce_traceparent: 00-1",
                 "traceparent: 00-1",
                 "X-Tenant: \u{1f4ee} acme",
+            ]
+        );
+    }
+
+    /// The example of the binding, section 3.2.5, with an id and a key of ours.
+    #[test]
+    fn the_example_of_cloudevents() {
+        let created_at = Timestamp::from_millis(1_522_900_584_000);
+        let message = Message::given(MessageId::from_bytes([0x11; 16]), created_at, "com.example.someevent")
+            .content_type("application/avro")
+            .payload("")
+            .unwrap();
+        let config = KafkaConfig::from_url("kafka://broker?transport.source=/mycontext/subcontext").unwrap();
+        let (headers, _) = headers(&config, &message).unwrap();
+        let mut sent: Vec<_> = headers.iter().map(|header| (header.key, header.value.unwrap())).collect();
+        sent.sort_unstable();
+        assert_eq!(
+            sent,
+            [
+                ("ce_id", &b"11111111-1111-1111-1111-111111111111"[..]),
+                ("ce_source", b"/mycontext/subcontext"),
+                ("ce_specversion", b"1.0"),
+                ("ce_time", b"2018-04-05T03:56:24Z"),
+                ("ce_type", b"com.example.someevent"),
+                ("content-type", b"application/avro"),
             ]
         );
     }

@@ -1,6 +1,6 @@
 use async_nats::ServerAddr;
 use percent_encoding::percent_decode_str;
-use pillarbox_core::{Error, ErrorKind, UrlOptions};
+use pillarbox_core::{CloudEvents, Error, ErrorKind, UrlOptions};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +11,7 @@ pub struct NatsConfig {
     pub(crate) servers: Vec<ServerAddr>,
     pub(crate) login: Login,
     pub(crate) stream: Option<String>,
+    pub(crate) source: Option<CloudEvents>,
     pub(crate) verify: bool,
     pub(crate) confirm_timeout: Duration,
     pub(crate) connect_timeout: Duration,
@@ -55,6 +56,7 @@ impl NatsConfig {
             servers,
             login,
             stream: None,
+            source: None,
             verify: false,
             confirm_timeout: Duration::from_secs(8),
             connect_timeout: Duration::from_secs(5),
@@ -67,6 +69,9 @@ impl NatsConfig {
         let mut options = UrlOptions::new("transport.", pairs);
         if let Some(stream) = options.text("stream")? {
             config = config.stream(stream);
+        }
+        if let Some(source) = options.text("source")? {
+            config = config.source(CloudEvents::new(source)?);
         }
         if let Some(verify) = options.parsed("verify", "`true` or `false`")? {
             config = config.verify(verify);
@@ -105,6 +110,15 @@ impl NatsConfig {
         self
     }
 
+    /// Adds the attributes of a [CloudEvent](CloudEvents) with this source, beside what travels in any case: headers behind [`CloudEvents::HTTP_PREFIX`], as
+    /// the binding to NATS says.
+    /// Default: none.
+    #[must_use]
+    pub fn source(mut self, source: CloudEvents) -> Self {
+        self.source = Some(source);
+        self
+    }
+
     /// Opens only if the [stream](Self::stream) is there. Default: no, so that a relay can start before its topology; messages
     /// are `Unroutable` until then. Needs the right to ask `$JS.API.STREAM.INFO` for it.
     #[must_use]
@@ -130,7 +144,8 @@ impl NatsConfig {
     }
 
     /// The largest payload, in bytes; a larger one is `Rejected` here. Default: the server's own `max_payload` (1 MiB unless it
-    /// was changed), which counts headers too, less 20 KiB for the largest headers that a message may have.
+    /// was changed), which counts headers too, less 20 KiB for the largest headers that a message may have, and with a [source](Self::source)
+    /// 72 KiB.
     #[must_use]
     pub fn max_payload(mut self, bytes: u32) -> Self {
         self.max_payload = Some(bytes);
@@ -219,6 +234,7 @@ impl fmt::Debug for NatsConfig {
             .debug_struct("NatsConfig")
             .field("place", &self.place())
             .field("stream", &self.stream)
+            .field("source", &self.source)
             .field("verify", &self.verify)
             .field("confirm_timeout", &self.confirm_timeout)
             .field("connect_timeout", &self.connect_timeout)
@@ -285,13 +301,14 @@ mod tests {
     fn a_url_says_everything() {
         let config = NatsConfig::from_url(
             "nats://ann:p%40ss%3As3cret@one:4223,two/?transport.stream=ORDERS&transport.verify=true\
-             &transport.confirm_timeout=500ms&transport.max_payload=1000&transport.inbox_prefix=_IN.ann",
+             &transport.source=/sales&transport.confirm_timeout=500ms&transport.max_payload=1000&transport.inbox_prefix=_IN.ann",
         )
         .unwrap();
         assert_eq!(config.place(), "ann@one:4223,two:4222");
         let Login::Password { password, .. } = &config.login else { panic!("no password") };
         assert_eq!(password, "p@ss:s3cret");
         assert_eq!((config.stream.as_deref(), config.verify), (Some("ORDERS"), true));
+        assert_eq!(config.source, Some(CloudEvents::new("/sales").unwrap()));
         assert_eq!(config.confirm_timeout, Duration::from_millis(500));
         assert_eq!((config.max_payload, config.inbox_prefix.as_str()), (Some(1000), "_IN.ann"));
         assert!(!format!("{config:?}").contains("s3cret"));
@@ -312,6 +329,7 @@ mod tests {
             ("nats://ann:s3cret@broker/?transport.steam=x", "did you mean `transport.stream`"),
             ("nats://ann:s3cret@broker/?stream=x", "`stream` is unknown"),
             ("nats://ann:s3cret@broker/?transport.stream=a.b", "`transport.stream`"),
+            ("nats://ann:s3cret@broker/?transport.source=", "the source of CloudEvents"),
             ("nats://ann:s3cret@broker/?transport.verify=true", "needs `transport.stream`"),
             ("nats://ann:s3cret@broker/?transport.verify=maybe", "`transport.verify`"),
             ("nats://ann:s3cret@broker/?transport.confirm_timeout=soon", "transport.confirm_timeout"),

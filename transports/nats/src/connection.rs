@@ -27,6 +27,9 @@ const DENIALS: usize = 1024;
 /// What the largest headers of a message take beside its payload, rounded up: 16 KiB of the producer's, key, id and content type.
 const ROOM_FOR_HEADERS: u32 = 20 * 1024;
 
+/// As attributes of a CloudEvent they stand there once more, each byte of a value with up to three.
+const ROOM_FOR_ATTRIBUTES: u32 = 52 * 1024;
+
 /// Makes the connection, and hands it to every publish. Dropping a call's future harms no other call.
 pub(crate) struct Connector {
     config: NatsConfig,
@@ -92,7 +95,8 @@ impl Connector {
     /// The largest payload that passes with any headers.
     pub(crate) fn max_payload(&self) -> u32 {
         let most = self.max_message();
-        let with_headers = most.saturating_sub(ROOM_FOR_HEADERS).max(most / 2);
+        let attributes = if self.config.source.is_some() { ROOM_FOR_ATTRIBUTES } else { 0 };
+        let with_headers = most.saturating_sub(ROOM_FOR_HEADERS + attributes).max(most / 2);
         self.config.max_payload.map_or(with_headers, |bytes| bytes.min(most))
     }
 

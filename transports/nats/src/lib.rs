@@ -25,6 +25,8 @@
 //! that NATS cannot carry (a line break, another control character, white space at an end) makes its message `Rejected`, as does a
 //! header whose name belongs to NATS (`Nats-…`) or to this transport, and a topic that is no subject.
 //!
+//! With a [source](NatsConfig::source) each message is also a [CloudEvent](pillarbox_core::CloudEvents) in binary mode.
+//!
 //! **Architecture invariant:** nothing is published by a background task. The client's own reconnection is off, since it would send
 //! what waited in its queue: what was in flight when a connection was lost is unknown, and only the relay decides to send it
 //! again.

@@ -5,7 +5,7 @@ use crate::error::Operation;
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use pillarbox_core::{Error, ErrorKind, Message};
+use pillarbox_core::{CloudEvents, Error, ErrorKind, Message};
 
 /// The header that carries the ordering key.
 pub const KEY_HEADER: &str = "Pillarbox-Key";
@@ -21,7 +21,7 @@ const NOT_IN_NAMES: &AsciiSet = &CONTROLS.add(b' ').add(b':').add(b'%');
 pub(crate) fn headers(config: &NatsConfig, message: &Message) -> Result<(HeaderMap, usize), Error> {
     let mut headers = Lines { map: HeaderMap::new(), size: "NATS/1.0\r\n\r\n".len() };
     for (name, value) in message.headers().iter() {
-        if is_reserved(name, message) {
+        if is_reserved(config, name, message) {
             return Err(rejected(format!(
                 "the header {name:?} belongs to NATS or to this transport; rename it"
             )));
@@ -39,16 +39,22 @@ pub(crate) fn headers(config: &NatsConfig, message: &Message) -> Result<(HeaderM
     if let Some(stream) = &config.stream {
         headers.add(EXPECTED_STREAM, stream)?;
     }
+    if let Some(source) = &config.source {
+        for (name, value) in source.attributes(message) {
+            headers.add(&format!("{}{name}", CloudEvents::HTTP_PREFIX), &CloudEvents::encoded(&value))?;
+        }
+    }
     Ok((headers.map, headers.size))
 }
 
 /// Names that would mean something to the server, such as `Nats-Rollup`, which deletes what the stream holds, or that would stand
 /// there twice.
-fn is_reserved(name: &str, message: &Message) -> bool {
+fn is_reserved(config: &NatsConfig, name: &str, message: &Message) -> bool {
     let begins =
         |prefix: &str| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
     begins("Nats-")
         || name.eq_ignore_ascii_case(KEY_HEADER)
+        || (config.source.is_some() && begins(CloudEvents::HTTP_PREFIX))
         || (message.content_type().is_some() && name.eq_ignore_ascii_case(CONTENT_TYPE))
 }
 
@@ -149,5 +155,40 @@ mod tests {
         assert!(lines.add("a", "b\r\nNats-Rollup: all").is_err() && lines.add("a", "b\tc").is_ok());
         // Without a content type the header is the producer's.
         assert!(headers(&config(""), &message().header("Content-Type", "x").payload("").unwrap()).is_ok());
+    }
+
+    /// The example of the binding to NATS, section 3.1.4 (binary mode, since its version 1.0.3), with an id of ours.
+    #[test]
+    fn the_example_of_cloudevents() {
+        let created_at = Timestamp::from_millis(1_522_900_584_000);
+        let message = Message::given(MessageId::from_bytes([0x11; 16]), created_at, "com.example.someevent")
+            .content_type("application/json")
+            .payload("{}")
+            .unwrap();
+        assert_eq!(
+            sent("transport.source=/mycontext/subcontext", &message),
+            [
+                "Content-Type: application/json",
+                "Nats-Msg-Id: 11111111-1111-1111-1111-111111111111",
+                "ce-datacontenttype: application/json",
+                "ce-id: 11111111-1111-1111-1111-111111111111",
+                "ce-source: /mycontext/subcontext",
+                "ce-specversion: 1.0",
+                "ce-time: 2018-04-05T03:56:24Z",
+                "ce-type: com.example.someevent",
+            ]
+        );
+    }
+
+    /// Section 3.1.3.2 of the same.
+    #[test]
+    fn attributes_are_encoded_and_their_names_are_taken() {
+        let encoded = message().header("subject", "Euro \u{20ac} \u{1f600}").payload("").unwrap();
+        let lines = sent("transport.source=/orders", &encoded);
+        assert!(lines.contains(&"ce-subject: Euro%20%E2%82%AC%20%F0%9F%98%80".to_owned()), "{lines:?}");
+        let taken = message().header("CE-id", "x").payload("").unwrap();
+        let error = headers(&config("transport.source=/orders"), &taken).unwrap_err();
+        assert!(error.kind() == ErrorKind::Rejected && error.to_string().contains("CE-id"), "{error}");
+        assert!(headers(&config(""), &taken).is_ok(), "without a source it is the producer's");
     }
 }

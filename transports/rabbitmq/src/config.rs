@@ -1,7 +1,7 @@
 use lapin::ExchangeKind;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use percent_encoding::percent_decode_str;
-use pillarbox_core::{Error, ErrorKind, UrlOptions};
+use pillarbox_core::{CloudEvents, Error, ErrorKind, UrlOptions};
 use std::fmt;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 pub struct RabbitMqConfig {
     pub(crate) uri: AMQPUri,
     pub(crate) exchange: String,
+    pub(crate) source: Option<CloudEvents>,
     pub(crate) declare: Option<ExchangeKind>,
     pub(crate) verify: bool,
     pub(crate) confirm_timeout: Duration,
@@ -74,6 +75,9 @@ impl RabbitMqConfig {
         if let Some(exchange) = options.text("exchange")? {
             config = config.exchange(exchange);
         }
+        if let Some(source) = options.text("source")? {
+            config = config.source(CloudEvents::new(source)?);
+        }
         if let Some(kind) = options.text("declare")? {
             config = config.declare(exchange_kind(&kind)?);
         }
@@ -102,6 +106,7 @@ impl RabbitMqConfig {
         Self {
             uri,
             exchange: String::new(),
+            source: None,
             declare: None,
             verify: false,
             confirm_timeout: Duration::from_secs(8),
@@ -115,6 +120,15 @@ impl RabbitMqConfig {
     #[must_use]
     pub fn exchange(mut self, exchange: impl Into<String>) -> Self {
         self.exchange = exchange.into();
+        self
+    }
+
+    /// Adds the attributes of a [CloudEvent](CloudEvents) with this source, beside what travels in any case: headers behind [`CloudEvents::AMQP_PREFIX`], as
+    /// the binding to AMQP says, with the content type in AMQP's own property.
+    /// Default: none.
+    #[must_use]
+    pub fn source(mut self, source: CloudEvents) -> Self {
+        self.source = Some(source);
         self
     }
 
@@ -205,6 +219,7 @@ impl fmt::Debug for RabbitMqConfig {
             .field("address", &self.address())
             .field("virtual_host", &self.uri.vhost)
             .field("exchange", &self.exchange)
+            .field("source", &self.source)
             .field("declare", &self.declare)
             .field("verify", &self.verify)
             .field("confirm_timeout", &self.confirm_timeout)
@@ -249,13 +264,15 @@ mod tests {
     #[test]
     fn a_url_says_everything() {
         let config = RabbitMqConfig::from_url(
-            "amqp://ann:s3cret@broker:5673/sales?heartbeat=7&transport.exchange=a%20b&transport.declare=topic&transport.confirm_timeout=500ms",
+            "amqp://ann:s3cret@broker:5673/sales?heartbeat=7&transport.exchange=a%20b&transport.declare=topic&transport.confirm_timeout=500ms\
+             &transport.source=/sales",
         )
         .unwrap();
         assert_eq!(config.address(), "ann@broker:5673");
         assert_eq!((config.uri.vhost.as_str(), config.uri.query.heartbeat), ("sales", Some(7)));
         assert_eq!((config.exchange.as_str(), config.declare.clone()), ("a b", Some(ExchangeKind::Topic)));
         assert_eq!(config.confirm_timeout, Duration::from_millis(500));
+        assert_eq!(config.source, Some(CloudEvents::new("/sales").unwrap()));
         assert!(!format!("{config:?}").contains("s3cret"));
     }
 
@@ -286,6 +303,7 @@ mod tests {
             ("http://ann:s3cret@broker/", "malformed"),
             ("amqp://ann:s3cret@broker/?transport.exchagne=x", "transport.exchange"),
             ("amqp://ann:s3cret@broker/?exchange=x", "`exchange` is unknown"),
+            ("amqp://ann:s3cret@broker/?transport.source=", "the source of CloudEvents"),
             ("amqp://ann:s3cret@broker/?connection_timeout=5", "transport.connect_timeout"),
             ("amqp://ann:s3cret@broker/?frame_max=4095", "`frame_max`"),
             ("amqp://ann:s3cret@broker/?transport.declare=maybe", "transport.declare"),

@@ -153,7 +153,9 @@ impl Flight<'_> {
     /// The properties of a message that can be sent; the others are rejected here, without harm to their neighbours.
     fn accept(&mut self, index: usize) -> Option<BasicProperties> {
         let message = &self.batch[index];
-        match judge::check(self.config, self.channel.live(), message).and_then(|()| properties(message)) {
+        match judge::check(self.config, self.channel.live(), message)
+            .and_then(|()| properties(self.config, message))
+        {
             Ok(properties) => Some(properties),
             Err(error) => {
                 self.outcomes.set(index, Err(error));

@@ -5,7 +5,7 @@ use crate::connection::Live;
 use crate::error::{Operation, classify};
 use lapin::message::BasicReturnMessage;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-use pillarbox_core::{Error, ErrorKind, Message};
+use pillarbox_core::{CloudEvents, Error, ErrorKind, Message};
 
 /// Beyond its text, a header costs its lengths and its type, and properties and frame cost about this.
 const PER_HEADER: usize = 6;
@@ -30,7 +30,7 @@ pub(crate) fn check(config: &RabbitMqConfig, live: &Live, message: &Message) -> 
         )));
     }
     let key = message.key().map_or(0, |key| key.len());
-    let frame = PER_MESSAGE + key + headers.size() + headers.len() * PER_HEADER;
+    let frame = PER_MESSAGE + key + headers.size() + headers.len() * PER_HEADER + attributes(config, message);
     if frame > live.frame_max() {
         return Err(rejected(format!(
             "the headers need a frame of {frame} bytes, and {} were negotiated; raise `frame_max`, here or in the broker",
@@ -38,6 +38,14 @@ pub(crate) fn check(config: &RabbitMqConfig, live: &Live, message: &Message) -> 
         )));
     }
     Ok(())
+}
+
+/// What the attributes of a CloudEvent need.
+fn attributes(config: &RabbitMqConfig, message: &Message) -> usize {
+    let attributes = config.source.iter().flat_map(|source| source.attributes(message));
+    let size =
+        |name: &str, value: &str| CloudEvents::AMQP_PREFIX.len() + name.len() + value.len() + PER_HEADER;
+    attributes.map(|(name, value)| size(name, &value)).sum()
 }
 
 /// The broker returned it.

@@ -12,6 +12,8 @@
 //! # }
 //! ```
 //!
+//! With a [source](RabbitMqConfig::source) each message is also a [CloudEvent](pillarbox_core::CloudEvents) in binary mode.
+//!
 //! Confirms come in any order, and a message that is returned does not stop those behind it. So the transport gives no prefix
 //! per key, and a relay sends one message of a key at a time.
 //!

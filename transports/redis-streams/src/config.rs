@@ -1,4 +1,4 @@
-use pillarbox_core::{Error, ErrorKind, Limits, UrlOptions};
+use pillarbox_core::{CloudEvents, Error, ErrorKind, Limits, UrlOptions};
 use redis::{ConnectionInfo, IntoConnectionInfo as _};
 use std::fmt;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use url::Url;
 pub struct RedisStreamsConfig {
     pub(crate) server: ConnectionInfo,
     pub(crate) prefix: String,
+    pub(crate) source: Option<CloudEvents>,
     pub(crate) create: bool,
     pub(crate) max_length: Option<u64>,
     pub(crate) replicas: u32,
@@ -57,6 +58,7 @@ impl RedisStreamsConfig {
         Self {
             server,
             prefix: String::new(),
+            source: None,
             create: true,
             max_length: None,
             replicas: 0,
@@ -69,6 +71,9 @@ impl RedisStreamsConfig {
     fn apply(&mut self, options: &mut UrlOptions) -> Result<(), Error> {
         if let Some(prefix) = options.text("prefix")? {
             self.prefix = prefix;
+        }
+        if let Some(source) = options.text("source")? {
+            self.source = Some(CloudEvents::new(source)?);
         }
         if let Some(create) = options.parsed("create", "`true` or `false`")? {
             self.create = create;
@@ -95,6 +100,15 @@ impl RedisStreamsConfig {
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
+        self
+    }
+
+    /// Adds the attributes of a [CloudEvent](CloudEvents) with this source, beside what travels in any case: a field each, behind [`ATTRIBUTE_PREFIX`](crate::ATTRIBUTE_PREFIX),
+    /// with its value as it is, since there is no binding to Redis and its values are binary.
+    /// Default: none.
+    #[must_use]
+    pub fn source(mut self, source: CloudEvents) -> Self {
+        self.source = Some(source);
         self
     }
 
@@ -190,6 +204,7 @@ impl fmt::Debug for RedisStreamsConfig {
             .debug_struct("RedisStreamsConfig")
             .field("server", &self.place())
             .field("prefix", &self.prefix)
+            .field("source", &self.source)
             .field("create", &self.create)
             .field("max_length", &self.max_length)
             .field("replicas", &self.replicas)
@@ -211,13 +226,14 @@ mod tests {
     #[test]
     fn everything_can_be_set_by_url() {
         let config = RedisStreamsConfig::from_url(
-            "redis://ann:s3cret@broker:7000/3?transport.prefix=events:&transport.create=false&transport.max_length=9\
+            "redis://ann:s3cret@broker:7000/3?transport.prefix=events:&transport.source=/sales&transport.create=false&transport.max_length=9\
              &transport.replicas=2&transport.confirm_timeout=500ms&transport.connect_timeout=1s&transport.max_payload=7",
         )
         .unwrap();
         assert_eq!(config.place(), "broker:7000");
         assert_eq!(config.server.redis_settings().db(), 3);
         assert_eq!((config.prefix.as_str(), config.create), ("events:", false));
+        assert_eq!(config.source, Some(CloudEvents::new("/sales").unwrap()));
         assert_eq!((config.max_length, config.replicas, config.max_payload), (Some(9), 2, 7));
         assert_eq!(config.confirm_timeout, Duration::from_millis(500));
         assert_eq!(config.connect_timeout, Duration::from_secs(1));
@@ -232,6 +248,7 @@ mod tests {
             ("kafka://:s3cret@host/", "the URL cannot be used"),
             ("redis+cluster://:s3cret@host/", "`redis+cluster:` is not for streams"),
             ("redis://:s3cret@host/?transport.prefixx=a", "did you mean `transport.prefix`?"),
+            ("redis://:s3cret@host/?transport.source=", "the source of CloudEvents"),
             ("redis://:s3cret@host/?transport.create=maybe", "`transport.create` is \"maybe\""),
             ("redis://:s3cret@host/?transport.max_length=0", "`transport.max_length` is 0"),
             ("redis://:s3cret@host/?transport.max_length=-1", "`transport.max_length` is \"-1\""),

@@ -13,6 +13,8 @@
 //! # }
 //! ```
 //!
+//! With a [source](RedisStreamsConfig::source) each entry also has the attributes of a [CloudEvent](pillarbox_core::CloudEvents).
+//!
 //! # Order
 //!
 //! Messages of one key that share a publish are sent as one transaction, or, where they go to several streams, as one script, which
@@ -41,5 +43,5 @@ mod transport;
 
 pub use config::RedisStreamsConfig;
 pub use driver::DRIVER;
-pub use properties::{FIELDS, HEADER_PREFIX};
+pub use properties::{ATTRIBUTE_PREFIX, FIELDS, HEADER_PREFIX};
 pub use transport::RedisStreamsTransport;

@@ -1,8 +1,9 @@
 //! A message as the entry of a stream.
 
 use crate::RedisStreamsConfig;
-use pillarbox_core::Message;
+use pillarbox_core::{CloudEvents, Message};
 use redis::{Cmd, RedisWrite, ToRedisArgs};
+use std::borrow::Cow;
 
 /// The fields of an entry: the message's id (a UUID), when it was created (milliseconds since 1970, the producer's clock), its
 /// ordering key and its content type where it has them, and last its payload, as it is. Each header is one more field, behind
@@ -11,6 +12,9 @@ pub const FIELDS: [&str; 5] = ["id", "created_at", "key", "content_type", "paylo
 
 /// What stands before the name of a header in the name of its field.
 pub const HEADER_PREFIX: &str = "header.";
+
+/// What stands before the name of a CloudEvent's attribute in the name of its field, as in Kafka.
+pub const ATTRIBUTE_PREFIX: &str = CloudEvents::KAFKA_PREFIX;
 
 /// The stream of a topic.
 pub(crate) fn stream(config: &RedisStreamsConfig, message: &Message) -> String {
@@ -52,6 +56,10 @@ impl ToRedisArgs for Words<'_> {
             out.write_arg_fmt(format_args!("{HEADER_PREFIX}{name}"));
             out.write_arg(value.as_bytes());
         }
+        for (name, value) in attributes(config, message) {
+            out.write_arg_fmt(format_args!("{ATTRIBUTE_PREFIX}{name}"));
+            out.write_arg(value.as_bytes());
+        }
         out.write_arg(payload.as_bytes());
         out.write_arg(message.payload());
     }
@@ -60,8 +68,16 @@ impl ToRedisArgs for Words<'_> {
         let (config, message) = (self.config, self.message);
         let options = usize::from(!config.create) + 3 * usize::from(config.max_length.is_some());
         let optional = usize::from(message.key().is_some()) + usize::from(message.content_type().is_some());
-        options + 1 + 2 * (3 + optional + message.headers().len())
+        options + 1 + 2 * (3 + optional + message.headers().len() + attributes(config, message).count())
     }
+}
+
+/// Those of the CloudEvent, where it shall be one.
+fn attributes<'a>(
+    config: &'a RedisStreamsConfig,
+    message: &'a Message,
+) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
+    config.source.iter().flat_map(|source| source.attributes(message))
 }
 
 /// One message.
@@ -135,11 +151,44 @@ mod tests {
         assert!(trimmed.starts_with("XADD events:orders NOMKSTREAM MAXLEN ~ 1000 * id "), "{trimmed}");
     }
 
+    /// The example of the bindings to HTTP and AMQP, section 3.1.4, with an id of ours.
+    #[test]
+    fn the_example_of_cloudevents() {
+        let created_at = Timestamp::from_millis(1_522_900_584_000);
+        let message = Message::given(MessageId::from_bytes([0x11; 16]), created_at, "com.example.someevent")
+            .content_type("application/json; charset=utf-8")
+            .payload("{}")
+            .unwrap();
+        let config = RedisStreamsConfig::from_url("redis://host/?transport.source=/mycontext/subcontext");
+        let words = words(&add(&config.unwrap(), &message));
+        let begin = words.iter().position(|word| word.starts_with(ATTRIBUTE_PREFIX)).unwrap();
+        assert_eq!(
+            words[begin..],
+            [
+                "ce_specversion",
+                "1.0",
+                "ce_id",
+                "11111111-1111-1111-1111-111111111111",
+                "ce_source",
+                "/mycontext/subcontext",
+                "ce_type",
+                "com.example.someevent",
+                "ce_datacontenttype",
+                "application/json; charset=utf-8",
+                "ce_time",
+                "2018-04-05T03:56:24Z",
+                "payload",
+                "{}",
+            ]
+        );
+    }
+
     #[test]
     fn the_words_are_counted_rightly() {
         let bare = Message::given(MessageId::from_bytes([1; 16]), Timestamp::EPOCH, "t").payload("").unwrap();
         let config = RedisStreamsConfig::from_url("redis://host/").unwrap();
-        for config in [config.clone(), config.create(false).max_length(7)] {
+        let event = config.clone().source(CloudEvents::new("/orders").unwrap());
+        for config in [config.clone(), event, config.create(false).max_length(7)] {
             for message in [message(), bare.clone()] {
                 let written = words(&add(&config, &message)).len() - 2;
                 assert_eq!(Words { config: &config, message: &message }.num_of_args(), written);

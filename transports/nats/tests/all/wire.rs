@@ -1,7 +1,7 @@
 //! What stands in the stream, as a consumer in any language sees it.
 
 use crate::support::{TOPIC, all_ok, config, message, publish, server, stored, transport};
-use pillarbox_core::{Message, MessageId, Timestamp};
+use pillarbox_core::{CloudEvents, Message, MessageId, Timestamp};
 use pillarbox_nats::NatsTransport;
 
 #[tokio::test]
@@ -33,6 +33,37 @@ async fn every_header() {
         assert_eq!(headers.get(name).unwrap().as_str(), value, "{name}");
     }
     assert_eq!(headers.len(), 6, "{headers:?}");
+}
+
+/// With a source the attributes stand beside what travels in any case.
+#[tokio::test]
+async fn a_cloud_event() {
+    let server = server().await;
+    let source = CloudEvents::new("/mycontext/subcontext").unwrap();
+    let transport = NatsTransport::connect(config(&server).source(source)).await.unwrap();
+    let created_at = Timestamp::from_millis(1_522_900_584_000);
+    let message = Message::given(MessageId::from_bytes([0x11; 16]), created_at, TOPIC)
+        .key("order 1")
+        .content_type("application/json")
+        .payload("{}")
+        .unwrap();
+    all_ok(&publish(&transport, &[message]).await);
+    let stored = stored(&server).await.unwrap();
+    let headers = stored[0].headers.as_ref().unwrap();
+    for (name, value) in [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "11111111-1111-1111-1111-111111111111"),
+        ("ce-source", "/mycontext/subcontext"),
+        ("ce-type", TOPIC),
+        ("ce-time", "2018-04-05T03:56:24Z"),
+        ("ce-datacontenttype", "application/json"),
+        ("ce-partitionkey", "order%201"),
+        ("Content-Type", "application/json"),
+        ("Pillarbox-Key", "order 1"),
+    ] {
+        assert_eq!(headers.get(name).unwrap().as_str(), value, "{name}");
+    }
+    assert_eq!(headers.len(), 10, "{headers:?}");
 }
 
 /// What a message does not have is absent, and no empty text stands for it.

@@ -39,6 +39,35 @@ async fn every_property() {
     assert_eq!(*properties.expiration(), None);
 }
 
+/// With a source the attributes stand beside what travels in any case.
+#[tokio::test]
+async fn a_cloud_event() {
+    let place = Place::shared().await;
+    let transport = place.transport("transport.source=/mycontext/subcontext").await;
+    let created_at = Timestamp::from_millis(1_522_900_584_000);
+    let message = Message::given(MessageId::from_bytes([0x11; 16]), created_at, QUEUE)
+        .key("order-1")
+        .content_type("application/json")
+        .payload("{}")
+        .unwrap();
+    all_ok(&publish(&transport, &[message]).await);
+    let properties = &place.take_all().await[0].delivery.properties;
+    assert_eq!(properties.content_type().as_ref().unwrap().as_str(), "application/json");
+    let headers = properties.headers().as_ref().unwrap().inner();
+    for (name, value) in [
+        ("cloudEvents:specversion", "1.0"),
+        ("cloudEvents:id", "11111111-1111-1111-1111-111111111111"),
+        ("cloudEvents:source", "/mycontext/subcontext"),
+        ("cloudEvents:type", QUEUE),
+        ("cloudEvents:time", "2018-04-05T03:56:24Z"),
+        ("cloudEvents:partitionkey", "order-1"),
+        (KEY_HEADER, "order-1"),
+    ] {
+        assert_eq!(headers.get(name), Some(&AMQPValue::LongString(value.into())), "{name}");
+    }
+    assert_eq!(headers.len(), 7, "{headers:?}");
+}
+
 /// What a message does not have is absent, and no empty text stands for it.
 #[tokio::test]
 async fn nothing_is_added() {

@@ -1,7 +1,7 @@
 //! What ends up in the streams.
 
 use crate::support::{config, failure, message, payloads, publish, received, server, transport};
-use pillarbox_core::{Effect, ErrorKind, Message, MessageId, Timestamp};
+use pillarbox_core::{CloudEvents, Effect, ErrorKind, Message, MessageId, Timestamp};
 use pillarbox_redis_streams::RedisStreamsTransport;
 
 #[tokio::test]
@@ -31,6 +31,36 @@ async fn an_entry_has_the_documented_fields() {
     ];
     let expected: Vec<_> = expected.iter().flat_map(|(name, value)| [*name, *value]).collect();
     assert_eq!(fields, expected);
+}
+
+/// With a source the attributes stand beside the documented fields, also where a script adds the entry.
+#[tokio::test]
+async fn a_cloud_event() {
+    let server = server();
+    let source = CloudEvents::new("/mycontext/subcontext").unwrap();
+    let transport = RedisStreamsTransport::connect(config(&server).source(source)).await.unwrap();
+    let message = |topic: &str| {
+        let created_at = Timestamp::from_millis(1_522_900_584_000);
+        let message = Message::given(MessageId::from_bytes([0x11; 16]), created_at, topic.to_owned());
+        message.key("order 1").payload("{}").unwrap()
+    };
+    let outcomes = publish(&transport, &[message("orders"), message("invoices")]).await;
+    assert!(outcomes.outcome(0).unwrap().is_ok() && outcomes.outcome(1).unwrap().is_ok());
+    for stream in ["orders", "invoices"] {
+        let entry = server.command(&["XRANGE", stream, "-", "+"]).unwrap();
+        let fields: Vec<_> = entry.lines().skip(1).collect();
+        let attributes = [
+            ("ce_specversion", "1.0"),
+            ("ce_id", "11111111-1111-1111-1111-111111111111"),
+            ("ce_source", "/mycontext/subcontext"),
+            ("ce_type", stream),
+            ("ce_time", "2018-04-05T03:56:24Z"),
+            ("ce_partitionkey", "order 1"),
+        ];
+        let expected: Vec<_> = attributes.iter().flat_map(|(name, value)| [*name, *value]).collect();
+        assert_eq!(fields[6..18], expected);
+        assert_eq!(fields[18..], ["payload", "{}"]);
+    }
 }
 
 #[tokio::test]
