@@ -3,6 +3,7 @@ use crate::signature::Secret;
 use pillarbox_core::{CloudEvents, Error, ErrorKind, Limits, UrlOptions};
 use reqwest::header::HeaderValue;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 use url::{Host, Url};
 
@@ -18,6 +19,7 @@ pub struct HttpConfig {
     pub(crate) timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) probe: Option<Url>,
+    pub(crate) root_certificates: Option<PathBuf>,
     pub(crate) max_payload: u32,
 }
 
@@ -71,6 +73,7 @@ impl HttpConfig {
             timeout: Duration::from_secs(4),
             connect_timeout: Duration::from_secs(2),
             probe: None,
+            root_certificates: None,
             max_payload: Limits::HIGHEST_PAYLOAD,
         })
     }
@@ -101,6 +104,9 @@ impl HttpConfig {
         }
         if let Some(path) = options.text("probe")? {
             *self = self.clone().probe(&path)?;
+        }
+        if let Some(path) = options.text("root_certificates")? {
+            self.root_certificates = Some(path.into());
         }
         if let Some(bytes) = options.parsed("max_payload", "a number of bytes")? {
             self.max_payload = bytes;
@@ -184,6 +190,13 @@ impl HttpConfig {
         Ok(self)
     }
 
+    /// A PEM file with certificates of authorities that are trusted beside the system's. Default: none.
+    #[must_use]
+    pub fn root_certificates(mut self, path: impl Into<PathBuf>) -> Self {
+        self.root_certificates = Some(path.into());
+        self
+    }
+
     /// The largest payload, in bytes; a larger one is `Rejected`. Default 15 MiB, the most that an outbox holds: what an endpoint
     /// itself takes is less more often than not, and it says so by the status 413.
     #[must_use]
@@ -249,6 +262,7 @@ impl fmt::Debug for HttpConfig {
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("probe", &self.probe.is_some())
+            .field("root_certificates", &self.root_certificates)
             .field("max_payload", &self.max_payload)
             .finish()
     }
@@ -268,7 +282,8 @@ mod tests {
             "https://ann:s3cret@hooks.example:8443/t0ken/in?key=s3cret&transport.source=/shop&transport.allow_private=true\
              &transport.secret=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw,whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSx\
              &transport.authorization=Bearer%20s3cret&transport.concurrency=3&transport.timeout=500ms\
-             &transport.connect_timeout=1s&transport.probe=/health?deep=1&transport.max_payload=7",
+             &transport.connect_timeout=1s&transport.probe=/health?deep=1&transport.max_payload=7\
+             &transport.root_certificates=/etc/ours.pem",
         )
         .unwrap();
         assert_eq!(config.url.as_str(), "https://ann:s3cret@hooks.example:8443/t0ken/in?key=s3cret");
@@ -277,6 +292,7 @@ mod tests {
         assert_eq!(config.timeout, Duration::from_millis(500));
         assert_eq!(config.connect_timeout, Duration::from_secs(1));
         assert_eq!(config.probe.as_ref().unwrap().path(), "/health");
+        assert_eq!(config.root_certificates, Some("/etc/ours.pem".into()));
         assert!(config.allow_private);
         let shown = format!("{config:?}");
         for secret in ["s3cret", "t0ken", "MfKQ"] {

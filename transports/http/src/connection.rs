@@ -5,7 +5,7 @@ use crate::{HttpConfig, address};
 use pillarbox_core::Error;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
-use reqwest::{Client, retry};
+use reqwest::{Certificate, Client, retry};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +17,9 @@ const IDLE: Duration = Duration::from_secs(4);
 /// Made once; nothing is connected yet.
 pub(crate) fn client(config: &HttpConfig) -> Result<Client, Error> {
     provide_cryptography();
+    let authorities = authorities(config)?;
     Client::builder()
+        .tls_certs_merge(authorities)
         .user_agent(concat!("pillarbox/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
         .referer(false)
@@ -31,6 +33,19 @@ pub(crate) fn client(config: &HttpConfig) -> Result<Client, Error> {
         .map_err(|error| {
             misconfigured("the HTTP client cannot be made".to_owned()).caused_by(error.without_url())
         })
+}
+
+/// Those that are trusted beside the system's.
+fn authorities(config: &HttpConfig) -> Result<Vec<Certificate>, Error> {
+    let Some(path) = &config.root_certificates else { return Ok(Vec::new()) };
+    let wrong = |what: &str| {
+        misconfigured(format!("`transport.root_certificates` is {}, which {what}", path.display()))
+    };
+    let text = std::fs::read(path).map_err(|error| wrong("cannot be read").caused_by(error))?;
+    match Certificate::from_pem_bundle(&text) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(wrong("holds no certificate in PEM")),
+    }
 }
 
 /// Resolves by the system, and answers only addresses that may be used: the client connects to one of them and to nothing else.
@@ -87,7 +102,7 @@ mod tests {
         let found = |texts: &[&str]| -> Vec<SocketAddr> {
             texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 0)).collect()
         };
-        let mixed = found(&["10.0.0.1", "8.8.8.8", "::1"]);
+        let mixed = found(&["10.0.0.1", "8.8.8.8", "::1", "::ffff:127.0.0.1", "64:ff9b::10.0.0.1"]);
         assert_eq!(usable(mixed.iter().copied(), false), Ok(found(&["8.8.8.8"])));
         assert_eq!(usable(mixed.iter().copied(), true), Ok(mixed));
         assert_eq!(usable(found(&["127.0.0.1"]).into_iter(), false), Err(RefusedAddress));

@@ -23,38 +23,62 @@ impl Operation {
 /// An error of the client, described by the endpoint's scheme, host and port. The client's own words would repeat the URL.
 pub(crate) fn describe(error: reqwest::Error, operation: Operation, place: &str) -> Error {
     let error = error.without_url();
-    let (kind, advice, unsent) = classify(&error);
+    let (kind, advice, unsent) = Cause::of(&error).means();
     let told = Error::new(kind, operation.name()).describe(format!("{place}: {advice}")).caused_by(error);
     if unsent { told.not_applied() } else { told }
 }
 
-/// The kind, what to do, and whether certainly nothing was received.
-fn classify(error: &reqwest::Error) -> (ErrorKind, &'static str, bool) {
-    use ErrorKind::{Indeterminate, Misconfigured, Rejected, Unavailable};
-    if cause::<RefusedAddress>(error).is_some() {
-        return (
-            Misconfigured,
-            "its name leads to an address of a private network, which is refused; set `transport.allow_private=true` if it is yours",
-            true,
-        );
+/// What went wrong, as far as a relay cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The name leads to addresses that are refused.
+    Address,
+    /// Nobody vouches for the endpoint.
+    Certificate,
+    /// The request never was one.
+    Request,
+    /// There is no connection.
+    Connection,
+    /// There was one.
+    Lost,
+}
+
+impl Cause {
+    /// A connection that is refused for one of the first two reasons is one that could not be made, so they are looked for first. The
+    /// client has no limit of time but that of connecting: the publish keeps the others.
+    fn of(error: &reqwest::Error) -> Self {
+        if cause::<RefusedAddress>(error).is_some() {
+            Self::Address
+        } else if let Some(rustls::Error::InvalidCertificate(_)) = cause::<rustls::Error>(error) {
+            Self::Certificate
+        } else if error.is_builder() {
+            Self::Request
+        } else if error.is_connect() {
+            Self::Connection
+        } else {
+            Self::Lost
+        }
     }
-    if let Some(rustls::Error::InvalidCertificate(_)) = cause::<rustls::Error>(error) {
-        return (
-            Misconfigured,
-            "its certificate is not valid; is the host right, and its authority known?",
-            true,
-        );
+
+    /// The kind, what to do, and whether certainly nothing was received.
+    const fn means(self) -> (ErrorKind, &'static str, bool) {
+        use ErrorKind::{Misconfigured, Rejected, Unavailable};
+        match self {
+            Self::Address => (
+                Misconfigured,
+                "its name leads to an address of a private network, which is refused; set `transport.allow_private=true` if it is yours",
+                true,
+            ),
+            Self::Certificate => (
+                Misconfigured,
+                "its certificate is not valid; is the host right, and its authority known (`transport.root_certificates`)?",
+                true,
+            ),
+            Self::Request => (Rejected, "the request cannot be written", true),
+            Self::Connection => (Unavailable, "no connection; is it running and reachable?", true),
+            Self::Lost => (Unavailable, "the connection was lost before an answer", false),
+        }
     }
-    if error.is_builder() {
-        return (Rejected, "the request cannot be written", true);
-    }
-    if error.is_connect() {
-        return (Unavailable, "no connection; is it running and reachable?", true);
-    }
-    if error.is_timeout() {
-        return (Indeterminate, "it did not answer in time (`transport.timeout`)", false);
-    }
-    (Unavailable, "the connection was lost before an answer", false)
 }
 
 /// The cause of this type, however deep.
@@ -79,6 +103,32 @@ fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_row() {
+        for (cause, kind, unsent) in [
+            (Cause::Address, ErrorKind::Misconfigured, true),
+            (Cause::Certificate, ErrorKind::Misconfigured, true),
+            (Cause::Request, ErrorKind::Rejected, true),
+            (Cause::Connection, ErrorKind::Unavailable, true),
+            (Cause::Lost, ErrorKind::Unavailable, false),
+        ] {
+            let (of_cause, _, of_effect) = cause.means();
+            assert_eq!((of_cause, of_effect), (kind, unsent), "{cause:?}");
+        }
+    }
+
+    /// The other rows are those of real endpoints: `failures`, `requests` and `tls` among the integration tests.
+    #[test]
+    fn a_request_that_cannot_be_written_is_the_message_s_fault() {
+        let config = crate::HttpConfig::from_url("https://host/").unwrap();
+        let client = crate::connection::client(&config).unwrap();
+        let request = client.post("https://host/s3cret").header("a", "line\nbreak");
+        let error = request.build().unwrap_err();
+        assert_eq!(Cause::of(&error), Cause::Request);
+        let told = describe(error, Operation::Publish, "https://host");
+        assert!(!format!("{told:?} {}", told.report()).contains("s3cret"));
+    }
 
     #[test]
     fn a_cause_is_found_however_deep() {

@@ -7,5 +7,7 @@
 
 mod conformance;
 mod failures;
+mod outages;
 mod requests;
 mod support;
+mod tls;

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use pillarbox_core::{
     CloudEvents, Destination, Effect, ErrorKind, Message, MessageId, Registry, Timestamp, Transport as _,
 };
-use pillarbox_http::{DRIVER, HttpConfig, HttpTransport};
+use pillarbox_http::{DRIVER, HttpTransport};
 use std::time::Duration;
 
 #[tokio::test]
@@ -175,13 +175,4 @@ async fn a_probe_asks_the_path_that_it_was_given() {
     assert_eq!(with_path.probe(Destination::ONLY).await.unwrap_err().kind(), ErrorKind::Unavailable);
     let asked: Vec<_> = server.requests().into_iter().map(|one| (one.method, one.path)).collect();
     assert_eq!(asked, [(Method::OPTIONS, "/in".to_owned()), (Method::GET, "/health".to_owned())]);
-}
-
-#[tokio::test]
-async fn tls_with_an_endpoint_that_speaks_none_is_unavailable() {
-    let server = Server::start();
-    let url = format!("https://localhost:{}/?transport.allow_private=true", server.address.port());
-    let transport = HttpTransport::new(HttpConfig::from_url(&url).unwrap()).unwrap();
-    let error = failure(&transport, message("orders", None, "x")).await;
-    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied), "{error:?}");
 }

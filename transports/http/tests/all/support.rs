@@ -6,9 +6,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, Response, StatusCode};
 use pillarbox_core::{Error, Message, Outcomes, Transport as _};
 use pillarbox_http::{HEADER_PREFIX, HttpConfig, HttpTransport};
+use pillarbox_testkit::servers::free_port;
+use pillarbox_testkit::transport::outages::Broker;
 use pillarbox_testkit::transport::{BoxError, Received};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -41,6 +43,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     log: Arc<Log>,
     running: Mutex<Option<Runtime>>,
+    /// Ends a pause when it is dropped.
+    paused: Mutex<Option<mpsc::Sender<()>>>,
 }
 
 impl Server {
@@ -61,7 +65,7 @@ impl Server {
         };
         let log = Arc::new(log);
         let (address, runtime) = serve(log.clone(), None);
-        Self { address, log, running: Mutex::new(Some(runtime)) }
+        Self { address, log, running: Mutex::new(Some(runtime)), paused: Mutex::default() }
     }
 
     /// Lets requests hang for which `waits` holds, until [`go_on`](Self::go_on).
@@ -102,6 +106,24 @@ impl Server {
         .unwrap();
     }
 
+    /// Stops the only thread that it has: the system still takes connections and bytes for it, and nothing is answered.
+    pub(crate) fn pause(&self) {
+        let (resume, resumed) = mpsc::channel::<()>();
+        let (began, begun) = mpsc::channel();
+        let running = self.running.lock().unwrap();
+        running.as_ref().unwrap().spawn(async move {
+            began.send(()).unwrap();
+            // The other end is dropped.
+            let _ = resumed.recv();
+        });
+        begun.recv().unwrap();
+        *self.paused.lock().unwrap() = Some(resume);
+    }
+
+    pub(crate) fn resume(&self) {
+        *self.paused.lock().unwrap() = None;
+    }
+
     /// At the same address, with its memory.
     pub(crate) fn restart(&self) {
         self.kill();
@@ -110,8 +132,31 @@ impl Server {
     }
 }
 
+impl Broker for Server {
+    fn kill(&self) -> Result<(), BoxError> {
+        self.kill();
+        Ok(())
+    }
+
+    fn restart(&self) -> Result<(), BoxError> {
+        self.restart();
+        Ok(())
+    }
+
+    fn pause(&self) -> Result<(), BoxError> {
+        self.pause();
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), BoxError> {
+        self.resume();
+        Ok(())
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
+        self.resume();
         self.kill();
     }
 }
@@ -120,7 +165,8 @@ fn serve(log: Arc<Log>, at: Option<SocketAddr>) -> (SocketAddr, Runtime) {
     std::thread::spawn(move || {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let at = at.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        // No port that the system gives to connections: it has to be free when this one is started again.
+        let at = at.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())));
         let listener = runtime.block_on(TcpListener::bind(at)).unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new().fallback(record).with_state(log);
