@@ -8,6 +8,7 @@
 mod conformance;
 mod failures;
 mod opening;
+mod outages;
 mod refusals;
 mod support;
 #[cfg(feature = "tls")]

@@ -8,5 +8,6 @@
 mod conformance;
 mod failures;
 mod opening;
+mod outages;
 mod streams;
 mod support;

@@ -1,0 +1,25 @@
+//! A relay whose broker is killed, paused and restarted.
+
+use crate::support::{TOPIC, config, connect, received, server};
+use pillarbox_memory::MemoryStorage;
+use pillarbox_testkit::transport::outages::Outages;
+use std::time::Duration;
+
+/// How often the broker is killed, paused and restarted. `PILLARBOX_OUTAGES` for a longer run.
+fn rounds() -> u32 {
+    std::env::var("PILLARBOX_OUTAGES").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_paused_and_restarted_in_the_middle_of_batches_under_a_relay() {
+    let server = server();
+    let short = Duration::from_secs(3);
+    let transport = connect(config(&server).confirm_timeout(short).connect_timeout(short)).await;
+    let storage = MemoryStorage::new();
+    let enqueue = async |messages: &[_]| storage.enqueue_alone(messages);
+    let outages = Outages::new(&server, TOPIC).rounds(rounds());
+    let relayed = outages.run(storage.clone(), transport, enqueue).await.unwrap();
+    let totals = relayed.totals(&received(&server).await.unwrap());
+    println!("{totals}");
+    totals.assert_nothing_is_lost();
+}

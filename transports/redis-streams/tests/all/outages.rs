@@ -1,0 +1,27 @@
+//! A relay whose server is killed, paused and restarted.
+
+use crate::support::{config, received, server};
+use pillarbox_memory::MemoryStorage;
+use pillarbox_redis_streams::RedisStreamsTransport;
+use pillarbox_testkit::transport::outages::Outages;
+use std::time::Duration;
+
+/// How often the broker is killed, paused and restarted. `PILLARBOX_OUTAGES` for a longer run.
+fn rounds() -> u32 {
+    std::env::var("PILLARBOX_OUTAGES").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_paused_and_restarted_in_the_middle_of_batches_under_a_relay() {
+    let server = server();
+    let short = Duration::from_secs(3);
+    let config = config(&server).confirm_timeout(short).connect_timeout(short);
+    let transport = RedisStreamsTransport::connect(config).await.unwrap();
+    let storage = MemoryStorage::new();
+    let enqueue = async |messages: &[_]| storage.enqueue_alone(messages);
+    let outages = Outages::new(&server, "orders").rounds(rounds());
+    let relayed = outages.run(storage.clone(), transport, enqueue).await.unwrap();
+    let totals = relayed.totals(&received(&server, "orders").await.unwrap());
+    println!("{totals}");
+    totals.assert_nothing_is_lost();
+}
