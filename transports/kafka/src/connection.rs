@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// What a sign of life asks about: every cluster answers, whether it has the topic, or lets this user see it, or not.
 const ANY_TOPIC: &str = "__consumer_offsets";
@@ -23,6 +23,12 @@ const ANY_TOPIC: &str = "__consumer_offsets";
 /// The first of the limits of one question; each is twice as long as the one before. Whoever asks may go before the
 /// answer is there, and then a thread waits for it for so long.
 pub(crate) const FIRST_LIMIT: Duration = Duration::from_millis(500);
+
+/// The last of them.
+const LAST_LIMIT: Duration = Duration::from_secs(8);
+
+/// A question that fails at once, while a connection is being made, is asked again so much later.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The reason of a loss is reported so soon after it, or never.
 const EXPLANATION: Duration = Duration::from_millis(200);
@@ -180,7 +186,8 @@ impl Link {
                     return Err(self.loss().unwrap_or(Loss::Silent));
                 }
             }
-            limit *= 2;
+            limit = longer(limit);
+            sleep(ASK_AGAIN).await;
         }
     }
 
@@ -230,11 +237,28 @@ impl Drop for Producer {
     }
 }
 
+/// The limit of the next question. There may be many, since they may fail at once.
+fn longer(limit: Duration) -> Duration {
+    (limit * 2).min(LAST_LIMIT)
+}
+
 /// What a blocking task gave; `None` if the runtime ended before it began. One that panicked goes on doing so.
 fn ended<T>(ended: Result<T, JoinError>) -> Option<T> {
     match ended.map_err(JoinError::try_into_panic) {
         Ok(value) => Some(value),
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         Err(Err(_)) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_often_it_is_asked_the_limit_stays_one() {
+        let limits: Vec<_> =
+            std::iter::successors(Some(FIRST_LIMIT), |limit| Some(longer(*limit))).take(1_000).collect();
+        assert!(limits.is_sorted() && limits[999] == LAST_LIMIT);
     }
 }
