@@ -12,6 +12,9 @@ use std::time::Duration;
 ///
 /// A page in the background is given its timers late, by a second and more. A relay there is slow, and still correct: leases
 /// are the store's.
+///
+/// It is `Send`, as the relay's other parts are. Futures of JavaScript become so in `send_wrapper::SendWrapper`: a transport
+/// over `fetch` awaits them in one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BrowserTimer(());
 

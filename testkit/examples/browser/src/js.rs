@@ -1,21 +1,22 @@
-//! A relay in JavaScript's own event loop, as an application with wasm-bindgen would run it.
+//! A relay in JavaScript's own event loop, as an application with wasm-bindgen would run it. The broker is JavaScript.
 #![allow(unsafe_code, missing_docs, reason = "wasm-bindgen's macro writes some")]
 
-use futures_util::future::poll_fn;
 use pillarbox::memory::MemoryStorage;
 use pillarbox::{
     Backoff, BrowserTimer, Destination, Error, ErrorKind, Message, Outcomes, Relay, RelayConfig,
     Storage as _, Transport, TransportGuarantees,
 };
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use send_wrapper::SendWrapper;
 use std::time::Duration;
+use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
+use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen_futures::js_sys::{Function, Promise};
 
-/// Relays `count` messages of two keys, every fifth of which finds no queue at first, and answers the payloads in the order
-/// in which the broker took them.
+/// Relays `count` messages of two keys: `publish` is called with each payload, and answers a promise. Once `all` is kept the
+/// relay stops, and the outbox has to be empty.
 #[wasm_bindgen]
-pub async fn relay(count: u32) -> Result<Vec<String>, String> {
+pub async fn relay(count: u32, publish: Function, all: Promise) -> Result<(), String> {
     let outbox = MemoryStorage::new();
     let messages: Result<Vec<Message>, _> = (0..count)
         .map(|number| {
@@ -25,68 +26,49 @@ pub async fn relay(count: u32) -> Result<Vec<String>, String> {
         })
         .collect();
     outbox.enqueue_alone(&messages.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
-    let broker = Broker::default();
     let config = RelayConfig::default()
         .batch_size(3)
         .polling_interval(Duration::from_millis(20))
         .retry(Backoff::new(Duration::from_millis(5), Duration::from_millis(20)));
-    let relay = Relay::new(outbox.clone(), broker.clone(), config).map_err(|error| error.to_string())?;
+    let relay = Relay::new(outbox.clone(), Broker(SendWrapper::new(publish)), config)
+        .map_err(|error| error.to_string())?;
+    let all = SendWrapper::new(JsFuture::from(all));
     relay
         .timer(BrowserTimer::new())
-        .run(broker.clone().has(count as usize))
+        .run(async {
+            // How it ended is the caller's own business.
+            let _ended = all.await;
+        })
         .await
         .map_err(|error| error.to_string())?;
-    if let Some(admin) = outbox.admin() {
-        let left = admin.stats().await.map_err(|error| error.to_string())?;
-        if left.pending + left.scheduled + left.claimed + left.dead != 0 {
-            return Err(format!("the outbox is not empty: {left:?}"));
-        }
+    let admin = outbox.admin().ok_or("the outbox cannot be asked")?;
+    let left = admin.stats().await.map_err(|error| error.to_string())?;
+    if left.pending + left.scheduled + left.claimed + left.dead != 0 {
+        return Err(format!("the outbox is not empty: {left:?}"));
     }
-    let taken = broker.0.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(taken.payloads.clone())
+    Ok(())
 }
 
-#[derive(Clone, Default)]
-struct Broker(Arc<Mutex<Taken>>);
-
-#[derive(Default)]
-struct Taken {
-    payloads: Vec<String>,
-    refused: Vec<String>,
-    waker: Option<Waker>,
-}
+/// A function of JavaScript. It belongs to its thread, as the relay in a page does, so the wrapper never panics.
+struct Broker(SendWrapper<Function>);
 
 impl Broker {
-    /// Completes once it has taken `count` messages.
-    async fn has(self, count: usize) {
-        poll_fn(|context| {
-            let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if taken.payloads.len() >= count {
-                return Poll::Ready(());
-            }
-            taken.waker = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+    /// The promise of one message, or what the function threw.
+    fn send(&self, message: &Message) -> Result<JsFuture, JsValue> {
+        let payload = JsValue::from_str(&String::from_utf8_lossy(message.payload()));
+        self.0.call1(&JsValue::NULL, &payload).map(|promise| JsFuture::from(Promise::resolve(&promise)))
     }
 }
 
 impl Transport for Broker {
     async fn publish(&self, batch: &[Message], outcomes: &mut Outcomes) {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, message) in batch.iter().enumerate() {
-            let payload = String::from_utf8_lossy(message.payload()).into_owned();
-            let finds_no_queue = payload.parse::<u32>().is_ok_and(|number| number.is_multiple_of(5));
-            if finds_no_queue && !taken.refused.contains(&payload) {
-                taken.refused.push(payload);
-                outcomes.set(index, Err(Error::new(ErrorKind::Unroutable, "publish").not_applied()));
-            } else {
-                taken.payloads.push(payload);
-                outcomes.set(index, Ok(()));
-            }
-        }
-        if let Some(waker) = taken.waker.take() {
-            waker.wake();
+            let answered = match self.send(message).map(SendWrapper::new) {
+                Ok(promise) => promise.await.is_ok(),
+                Err(_) => false,
+            };
+            let refused = || Error::new(ErrorKind::Unroutable, "publish").not_applied();
+            outcomes.set(index, if answered { Ok(()) } else { Err(refused()) });
         }
     }
 

@@ -29,8 +29,14 @@ export class Browser {
       '--headless=new', '--remote-debugging-pipe', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-dev-shm-usage',
       '--disable-background-networking', '--disable-component-update', '--disable-extensions', '--hide-scrollbars',
       `--user-data-dir=${browser.profile}`, 'about:blank',
-    ], { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] });
+    ], { stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'] });
+    let complaint = '';
+    browser.process.stderr.setEncoding('utf8').on('data', (data) => (complaint = (complaint + data).slice(-2000)));
     browser.gone = new Promise((resolve) => browser.process.once('exit', resolve));
+    // Whoever waits for an answer must not wait for ever.
+    browser.gone.then((status) => {
+      for (const { method, reject } of browser.calls.values()) reject(new Error(`${method}: Chromium ended with ${status}: ${complaint}`));
+    });
     browser.last = 0;
     browser.calls = new Map();
     browser.listeners = [];
@@ -71,7 +77,8 @@ export class Browser {
   }
 
   async open(address, { width, height, scale = 1, phone = false, dark = false, calm = false }) {
-    await this.send('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: scale, mobile: phone });
+    this.window = { width, height, deviceScaleFactor: scale, mobile: phone };
+    await this.send('Emulation.setDeviceMetricsOverride', this.window);
     await this.send('Emulation.setEmulatedMedia', {
       features: [
         { name: 'prefers-color-scheme', value: dark ? 'dark' : 'light' },
@@ -114,8 +121,14 @@ export class Browser {
     await this.send('Input.dispatchKeyEvent', { type: 'keyUp', key, code: key, windowsVirtualKeyCode: code });
   }
 
+  /// A picture of the window, or of a window that the whole page fits into, once nothing moves any more.
   async picture(path, { whole = false } = {}) {
-    const { data } = await this.send('Page.captureScreenshot', { format: 'png', captureBeyondViewport: whole });
+    if (whole) {
+      const { cssContentSize } = await this.send('Page.getLayoutMetrics');
+      await this.send('Emulation.setDeviceMetricsOverride', { ...this.window, height: Math.ceil(cssContentSize.height) });
+    }
+    await this.until('document.getAnimations().every((one) => one.playState !== "running")');
+    const { data } = await this.send('Page.captureScreenshot', { format: 'png' });
     await writeFile(path, Buffer.from(data, 'base64'));
   }
 

@@ -5,4 +5,4 @@ const module = await WebAssembly.compile(await readFile(process.argv[2]));
 const imports = WebAssembly.Module.imports(module).map(({ module, name }) => `${module}.${name}`);
 // Two globals tell debuggers where data ends.
 const exports = WebAssembly.Module.exports(module).map(({ name }) => name).filter((name) => !name.startsWith('__'));
-console.log(`imports: ${imports.sort().join(' ') || 'none'}; exports: ${exports.sort().join(' ')}`);
+console.log(JSON.stringify({ imports: imports.sort(), exports: exports.sort() }));

@@ -2,7 +2,7 @@
 
 const NAMESPACE = 'http://www.w3.org/2000/svg';
 const KEYS = ['A', 'B', 'C', 'D'];
-const CHIP = { width: 42, copy: 37, height: 26 };
+const CHIP = { width: 42, copy: 38, height: 26 };
 
 // Two layouts of the same parts: side by side, and one above the other.
 const WIDE = {
@@ -14,6 +14,7 @@ const WIDE = {
   relays: [{ x: 476, y: 10, width: 196, height: 212 }, { x: 476, y: 246, width: 196, height: 212 }],
   broker: { x: 763, y: 10, width: 316, height: 448, lane: 82, first: 88 },
   hands: { service: [17, 40, 364], relay: 148, broker: 392 },
+  words: [[436, 229, 'claim →'], [436, 247, '← settle'], [717, 229, 'send →'], [717, 247, '← confirm']],
   wires: (layout, relay) => {
     const box = layout.relays[relay];
     const middle = box.y + box.height / 2;
@@ -32,6 +33,7 @@ const TALL = {
   relays: [{ x: 1, y: 440, width: 190, height: 190 }, { x: 209, y: 440, width: 190, height: 190 }],
   broker: { x: 1, y: 680, width: 398, height: 247, lane: 37, first: 54 },
   hands: { service: [13, 40, 374], relay: 134, broker: 192 },
+  words: [[200, 425, 'claim ↓  ↑ settle'], [200, 660, 'send ↓  ↑ confirm']],
   wires: (layout, relay) => {
     const box = layout.relays[relay];
     const middle = box.x + box.width / 2;
@@ -85,11 +87,12 @@ export class Picture {
       return { claim: line(claim, 'claim'), send: line(send, 'send'), way: send };
     });
 
+    for (const [x, y, text] of layout.words) element('text', { class: 'note', 'text-anchor': 'middle', x, y }, this.svg, text);
     this.box(layout.service, 'panel', 'Your service: change an order');
     this.part(layout.transaction, 'part', 'open transaction');
     this.rows = element('text', {
       class: 'note', 'text-anchor': 'end',
-      x: layout.transaction.x + layout.transaction.width - 10, y: layout.transaction.y + 18,
+      x: layout.transaction.x + layout.transaction.width - 10, y: layout.transaction.y + 17,
     }, this.svg);
     this.part(layout.outbox, 'part outbox', 'outbox');
     KEYS.forEach((key, lane) => {
@@ -157,7 +160,7 @@ export class Picture {
 
   part({ x, y, width, height }, name, title) {
     element('rect', { x, y, width, height, rx: 8, class: name }, this.svg);
-    element('text', { x: x + 12, y: y + 18, class: 'note' }, this.svg, title);
+    element('text', { x: x + 12, y: y + 17, class: 'note' }, this.svg, title);
   }
 
   lane(box, lane) {
@@ -187,7 +190,7 @@ export class Picture {
     if (!chip) {
       const group = element('g', {}, this.moving);
       const height = CHIP.height;
-      const width = classes.startsWith('copy') ? CHIP.copy : CHIP.width;
+      const width = /^(copy|taken)/.test(classes) ? CHIP.copy : CHIP.width;
       element('rect', { x: -width / 2, y: -height / 2, width, height, rx: height / 2, class: 'body' }, group);
       const text = element('text', { y: 4.5, 'text-anchor': 'middle', class: 'label' }, group, label);
       const mark = element('g', { class: 'mark', transform: `translate(${width / 2 - 4} ${-height / 2 + 2})` }, group);
@@ -223,7 +226,7 @@ export class Picture {
       const { number, label, key, state } = message;
       const common = { label, key };
       if (state === 'open') {
-        const at = [transaction.x + 36 + open++ * 52, transaction.y + transaction.height - 20];
+        const at = [transaction.x + 36 + open++ * 52, transaction.y + transaction.height - 18];
         this.chip(`m${number}`, { ...common, at, classes: 'open' });
         continue;
       }
@@ -274,12 +277,15 @@ export class Picture {
     const box = this.layout.broker;
     set(this.broker.group, 'class', `broker ${broker.is_up ? '' : 'down'}`);
     write(this.broker.state, broker.is_up ? 'each key, in order of arrival' : 'cut off');
-    broker.last.forEach((taken, lane) => {
+    broker.last.forEach((last, lane) => {
       const y = this.lane(box, lane);
+      // The last of them, and how many came before, as far as there is room.
+      const room = (first) => 1 + Math.floor((box.width - 26 - first) / 44);
+      const taken = broker.taken[lane] > room(64) ? last.slice(-room(92)) : last;
       const hidden = broker.taken[lane] - taken.length;
       write(this.broker.counts[lane], hidden > 0 ? `${hidden} …` : '');
       taken.forEach(({ label, again }, place) => {
-        const at = [box.x + (hidden > 0 ? 96 : 64) + place * (hidden > 0 ? 44 : 46), y];
+        const at = [box.x + (hidden > 0 ? 92 : 64) + place * 44, y];
         this.chip(`t${label}`, {
           label, key: lane, at, from: [box.x + 6, y], classes: 'taken',
           badge: again ? `×${again + 1}` : '', badgeClass: 'again',

@@ -28,6 +28,7 @@ class Playground {
     get('events').replaceChildren();
     get('live').replaceChildren();
     document.querySelectorAll('.rules .met').forEach((rule) => rule.classList.remove('met'));
+    write(get('met'), 'none');
     this.show(this.call({ open: { seed: this.seed, blocks: this.blocks, script, to } }));
     get('seed').textContent = this.seed;
     document.querySelector(`input[name=policy][value=${this.blocks ? 'block' : 'continue'}]`).checked = true;
@@ -147,8 +148,7 @@ class Playground {
     this.picture.draw(world);
     this.tell(world.events);
     const { totals, relays, broker } = world;
-    const numbers = { ...totals, waiting: totals.waiting };
-    for (const [name, value] of Object.entries(numbers)) {
+    for (const [name, value] of Object.entries(totals)) {
       const place = get(name);
       if (place) write(place, String(value));
     }
@@ -200,10 +200,10 @@ class Playground {
     if (events.length === 0) return;
     const list = get('events');
     const follows = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+    for (const { rule } of events) if (rule) meet(rule);
     for (const event of events.slice(-SHOWN_EVENTS)) {
       list.append(item(event));
       if (event.kind !== 'routine') announce(event);
-      if (event.rule && event.kind !== 'routine') meet(event.rule);
     }
     while (list.children.length > SHOWN_EVENTS) list.firstChild.remove();
     if (follows) list.scrollTop = list.scrollHeight;
@@ -245,8 +245,8 @@ function announce({ rule, text }) {
 
 /// Marks a rule that the run has shown.
 function meet(rule) {
-  const place = get(`rule-${rule}`);
-  place.classList.add('met');
+  get(`rule-${rule}`).classList.add('met');
+  write(get('met'), String(document.querySelectorAll('.rules .met').length));
 }
 
 function write(target, text) {

@@ -38,6 +38,12 @@ export const SHOWS = [
       'A relay stands still for longer than its lease, wakes up, and reports as if nothing had happened. Another one has taken over: its token is stale, and it is fenced off.',
   },
   {
+    name: 'an answer is lost',
+    address: '?seed=1&script=0c0.0o0.200o1.1000l0.12000c1',
+    caption:
+      'The outbox takes a relay’s report, and the line breaks before it can say so. The relay cannot know, and reports the same again: it gets the same answer, and nothing is counted twice.',
+  },
+  {
     name: 'a message is poisonous',
     address: '?seed=2&script=0c0.0u0.300o0.600o0.900o1.17000c1',
     caption:

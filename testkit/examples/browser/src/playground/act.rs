@@ -44,6 +44,8 @@ pub(super) enum Act {
     },
     Cut,
     Mend,
+    /// The store's next answer to a report does not arrive.
+    LoseAnswer,
     /// A dead letter is repaired and tried again.
     Redrive {
         message: usize,
@@ -80,6 +82,7 @@ impl fmt::Display for Timed {
             Act::Thaw { relay } => write!(formatter, "{at}t{relay}"),
             Act::Cut => write!(formatter, "{at}x0"),
             Act::Mend => write!(formatter, "{at}x1"),
+            Act::LoseAnswer => write!(formatter, "{at}l0"),
             Act::Redrive { message } => write!(formatter, "{at}r{message}"),
             Act::Discard { message } => write!(formatter, "{at}z{message}"),
         }
@@ -108,6 +111,7 @@ impl FromStr for Timed {
             "f" => relay(|relay| Act::Freeze { relay }),
             "t" => relay(|relay| Act::Thaw { relay }),
             "x" if value < 2 => Some(if value == 0 { Act::Cut } else { Act::Mend }),
+            "l" if value == 0 => Some(Act::LoseAnswer),
             "r" => Some(Act::Redrive { message: value }),
             "z" => Some(Act::Discard { message: value }),
             _ => None,
@@ -146,16 +150,17 @@ mod tests {
 
     #[test]
     fn a_script_is_read_as_it_was_written() {
-        let text = "0c0.5o0.5b1.9u2.10d3.11k0.12s1.13f0.14t1.15x0.16x1.17r4.18z12";
+        let text = "0c0.5o0.5b1.9u2.10d3.11k0.12s1.13f0.14t1.15x0.16x1.17r4.18z12.19l0";
         let script: Script = text.parse().unwrap();
-        assert_eq!(script.0.len(), 13);
+        assert_eq!(script.0.len(), 14);
         assert_eq!(script.to_string(), text);
         assert_eq!("".parse(), Ok(Script::default()));
     }
 
     #[test]
     fn what_is_no_act_is_refused() {
-        for wrong in ["k0", "5k", "5k2", "5o4", "5c2", "5x2", "5q1", "99999999999999999999k0", "5é1"] {
+        for wrong in ["k0", "5k", "5k2", "5o4", "5c2", "5x2", "5l1", "5q1", "99999999999999999999k0", "5é1"]
+        {
             let error = wrong.parse::<Script>().unwrap_err();
             assert!(error.contains(wrong), "{error}");
         }

@@ -36,6 +36,8 @@ pub(super) struct Ledger {
     /// Whether each relay leaves the broker alone.
     pub(super) paused: [bool; RELAYS],
     events: Vec<Event>,
+    /// The visitor wants the next answer to a report to be lost.
+    pub(super) loses_answer: bool,
     /// Relays that a message has killed, and which.
     killed: Vec<(usize, usize)>,
     /// In the order of their first deliveries.
@@ -312,23 +314,33 @@ impl Ledger {
         }
     }
 
-    pub(super) fn settled(&mut self, relay: usize, settlements: &Settlements, answers: &[Settled]) {
+    /// Answers whether the relay never hears of it, and so believes on.
+    pub(super) fn settled(&mut self, relay: usize, settlements: &Settlements, answers: &[Settled]) -> bool {
+        let is_lost = std::mem::take(&mut self.loses_answer);
         for ((token, settlement), answer) in settlements.iter().zip(answers) {
             let Some(place) = self.hands[relay].iter().position(|hand| hand.token == token) else { continue };
-            let messages = self.hands[relay].remove(place).messages;
+            let messages = self.hands[relay][place].messages.clone();
+            if !is_lost {
+                self.hands[relay].remove(place);
+            }
             match answer.outcome {
                 Outcome::Applied => self.applied(relay, &messages, settlement),
                 Outcome::AlreadyApplied => {
-                    let labels = self.labels(&messages);
-                    self.tell(
-                        Kind::Routine,
-                        9,
-                        format!("{} repeats its report on {labels}: it was applied before.", name(relay)),
+                    let text = format!(
+                        "{} repeats its report on {}. The store knows it: the same answer, and nothing changes.",
+                        name(relay),
+                        self.labels(&messages)
                     );
+                    self.tell(Kind::Notable, 9, text);
                 }
                 Outcome::Fenced => self.fenced(relay, &messages, token, "reports what became of"),
             }
         }
+        if is_lost {
+            let text = format!("The store's answer to {} is lost on the way.", name(relay));
+            self.tell(Kind::Notable, 9, text);
+        }
+        is_lost
     }
 
     fn fenced(&mut self, relay: usize, messages: &[usize], token: Token, what: &str) {

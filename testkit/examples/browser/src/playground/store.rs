@@ -3,8 +3,8 @@
 use super::ledger::Shared;
 use super::time::{Clock, Random};
 use pillarbox_core::{
-    Admin, BoxFuture, Claim, Claimed, Error, Filter, ListState, Listing, Renewed, Settled, Settlements,
-    Storage, StorageGuarantees, Stored, Token, Wakeup,
+    Admin, BoxFuture, Claim, Claimed, Error, ErrorKind, Filter, ListState, Listing, Renewed, Settled,
+    Settlements, Storage, StorageGuarantees, Stored, Token, Wakeup,
 };
 use pillarbox_memory::MemoryStorage;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,8 +58,11 @@ impl Storage for Watched {
     async fn settle(&self, settlements: &Settlements) -> Result<Vec<Settled>, Error> {
         self.travel().await;
         let answers = self.inner.settle(settlements).await?;
-        self.ledger.lock().settled(self.relay, settlements, &answers);
+        let is_lost = self.ledger.lock().settled(self.relay, settlements, &answers);
         self.travel().await;
+        if is_lost {
+            return Err(Error::new(ErrorKind::Unavailable, "settle").describe("the connection was lost"));
+        }
         Ok(answers)
     }
 

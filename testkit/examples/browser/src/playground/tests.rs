@@ -172,6 +172,15 @@ fn a_dead_head_holds_its_key_up_only_under_block() {
 }
 
 #[test]
+fn a_report_whose_answer_was_lost_is_repeated_and_changes_nothing() {
+    let mut run = Run::open(1, false, "0c0.0o0.0o1.1000l0", 30_000);
+    assert!(run.has_told(9, &["is lost on the way"]), "{:#?}", run.told);
+    assert!(run.has_told(9, &["repeats its report", "nothing changes"]), "{:#?}", run.told);
+    run.everything_arrives();
+    assert_eq!((run.total("delivered"), run.total("again")), (2, 0));
+}
+
+#[test]
 fn a_discarded_head_lets_its_key_go_on() {
     let mut run = Run::open(2, true, "0c0.0u0.100o0", 40_000);
     run.act("z0");
@@ -220,7 +229,7 @@ fn wrong_requests_are_answered_with_what_is_wrong() {
 /// Many runs with much done to them: nothing is lost, nothing overtakes, and in the end all has arrived.
 #[test]
 fn nothing_is_lost_whatever_is_done() {
-    let acts = ["k0", "k1", "f0", "f1", "t0", "t1", "x0", "x1", "u0", "d1", "o2", "s0", "r3", "z4"];
+    let acts = ["k0", "k1", "f0", "f1", "t0", "t1", "x0", "x1", "u0", "d1", "o2", "s0", "r3", "z4", "l0"];
     for seed in 0..60_u64 {
         let mut random = time::Random::new(seed, 9);
         let mut run = Run::open(seed, seed % 2 == 1, "", 0);

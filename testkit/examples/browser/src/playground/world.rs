@@ -282,6 +282,12 @@ impl World {
                     .lock()
                     .say(Kind::Act, "You connect the broker again. The relays find out by themselves.");
             }
+            Act::LoseAnswer => {
+                let mut ledger = self.ledger.lock();
+                ledger.loses_answer = true;
+                ledger
+                    .say(Kind::Act, "You break the line to the outbox: the next answer to a report is lost.");
+            }
             Act::Redrive { message } => self.redrive(message),
             Act::Discard { message } => self.discard(message),
             Act::Kill { .. }
