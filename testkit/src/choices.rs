@@ -57,13 +57,13 @@ impl Choices {
 
     /// A number below `bound`; 0, the boring choice, if `bound` is 0.
     pub fn below(&self, actor: u16, site: u16, bound: u64) -> u64 {
-        let nth = self.count(actor, site);
-        let key = ChoiceKey { actor, site, nth };
+        let mut state = self.state();
+        let key = ChoiceKey { actor, site, nth: state.count(actor, site) };
         let value = scale(self.word_at(key), bound);
         if value == 0 || !self.0.keep.has(key) {
             return 0;
         }
-        if let Some(made) = &mut self.state().made {
+        if let Some(made) = &mut state.made {
             made.push(key);
         }
         value
@@ -83,7 +83,7 @@ impl Choices {
 
     /// A word that is never boring: for nonces and whatever must differ however far a run was shrunk.
     pub fn word(&self, actor: u16, site: u16) -> u64 {
-        let nth = self.count(actor, site);
+        let nth = self.state().count(actor, site);
         self.word_at(ChoiceKey { actor, site, nth })
     }
 
@@ -92,25 +92,30 @@ impl Choices {
         mix(mix(self.0.seed) ^ mix(place))
     }
 
-    fn count(&self, actor: u16, site: u16) -> u32 {
-        let mut state = self.state();
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn count(&mut self, actor: u16, site: u16) -> u32 {
         let (actor, site) = (usize::from(actor), usize::from(site));
-        if state.counts.len() <= actor {
-            state.counts.resize(actor + 1, Vec::new());
+        if self.counts.len() <= actor {
+            self.counts.resize(actor + 1, Vec::new());
         }
-        let counts = &mut state.counts[actor];
+        let counts = &mut self.counts[actor];
         if counts.len() <= site {
-            counts.resize(site + 1, 0);
+            // Room for every site at once: a seed begins with all of its actors anew.
+            counts.resize((site + 1).max(SITES), 0);
         }
         let nth = counts[site];
         counts[site] = nth.wrapping_add(1);
         nth
     }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
+
+/// As many sites as are usual.
+const SITES: usize = 128;
 
 impl fmt::Debug for Choices {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -52,7 +52,9 @@ impl Hints for MemoryHints {
             if std::mem::take(&mut state.0) {
                 return Poll::Ready(());
             }
-            state.1 = Some(context.waker().clone());
+            if !state.1.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                state.1 = Some(context.waker().clone());
+            }
             Poll::Pending
         }))
     }

@@ -6,6 +6,7 @@
 mod claims;
 mod ending;
 mod model;
+mod quick;
 mod rules;
 mod settlements;
 mod situations;

@@ -1,8 +1,9 @@
 //! What the checker knows of each message and run, from the answers alone.
 
+use super::quick::QuickMap;
 use crate::history::{Event, History, Terms};
 use pillarbox_core::{HeadPolicy, Nonce, Record, Text, Timestamp, Token};
-use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 pub(super) struct Model {
@@ -11,16 +12,16 @@ pub(super) struct Model {
     pub(super) runs: Vec<RunModel>,
     /// The messages of all runs, run after run.
     held: Vec<u32>,
-    by_token: HashMap<Token, u32>,
-    by_nonce: HashMap<Nonce, Vec<u32>>,
+    by_token: QuickMap<Token, u32>,
+    by_nonce: QuickMap<Nonce, Vec<u32>>,
     keys: Vec<(Text, Vec<u32>)>,
-    transactions: HashMap<u32, Vec<u32>>,
+    transactions: QuickMap<u32, Vec<u32>>,
     /// The record at which each open transaction began, and the last record at which a committed one did.
     last_begun_of_committed: u32,
-    begun: HashMap<u32, u32>,
+    begun: QuickMap<u32, u32>,
     /// When settlements reached the store that were answered only after something else: until their answer they may have
     /// had their effect.
-    settling: HashMap<Token, u32>,
+    settling: QuickMap<Token, u32>,
     /// Calls overlapped inside the store, or were dropped there.
     pub(super) is_loose: bool,
     /// The latest time at which a claim was answered.
@@ -119,7 +120,7 @@ impl Model {
                 is_doubtful: false,
             });
         }
-        let mut settling: HashMap<Token, u32> = HashMap::new();
+        let mut settling: QuickMap<Token, u32> = QuickMap::default();
         for (place, record) in history.records.iter().enumerate() {
             // The first call counts: later ones repeat it.
             let mut note = |token: &Token, began: u32| {
@@ -139,12 +140,12 @@ impl Model {
             messages,
             runs: Vec::with_capacity(64),
             held: Vec::with_capacity(128),
-            by_token: HashMap::new(),
-            by_nonce: HashMap::new(),
+            by_token: QuickMap::with_capacity_and_hasher(64, BuildHasherDefault::default()),
+            by_nonce: QuickMap::with_capacity_and_hasher(64, BuildHasherDefault::default()),
             keys,
-            transactions: HashMap::new(),
+            transactions: QuickMap::default(),
             last_begun_of_committed: 0,
-            begun: HashMap::new(),
+            begun: QuickMap::default(),
             is_loose: !settling.is_empty(),
             settling,
             last_claim: Timestamp::EPOCH,

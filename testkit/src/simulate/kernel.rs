@@ -23,6 +23,9 @@ pub(super) struct Kernel {
     now: AtomicU64,
     /// Microseconds by which the store's clock is ahead of the world's.
     store_ahead: AtomicU64,
+    /// Nanoseconds by which each owner's clock is ahead of the world's.
+    ahead: Vec<AtomicU64>,
+    paused_until: Vec<AtomicU64>,
     has_requests: AtomicBool,
     ready: Arc<Mutex<VecDeque<u32>>>,
     state: Mutex<State>,
@@ -35,9 +38,6 @@ struct State {
     slots: Vec<Slot>,
     free: Vec<u32>,
     spawned: Vec<BoxFuture<'static, ()>>,
-    /// Nanoseconds by which each owner's clock is ahead of the world's.
-    ahead: Vec<u64>,
-    paused_until: Vec<u64>,
     killed: Vec<Owner>,
 }
 
@@ -67,14 +67,15 @@ pub(super) enum Due {
 
 impl Kernel {
     pub(super) fn new(relays: u16) -> Arc<Self> {
-        let owners = usize::from(relays) + 1;
-        let state = State { ahead: vec![0; owners], paused_until: vec![0; owners], ..State::default() };
+        let each_owner = || (0..=relays).map(|_| AtomicU64::new(0)).collect();
         Arc::new(Self {
             now: AtomicU64::new(0),
             store_ahead: AtomicU64::new(0),
+            ahead: each_owner(),
+            paused_until: each_owner(),
             has_requests: AtomicBool::new(false),
             ready: Arc::default(),
-            state: Mutex::new(state),
+            state: Mutex::default(),
         })
     }
 
@@ -95,13 +96,17 @@ impl Kernel {
 
     /// The time of a relay's own clock.
     pub(super) fn moment(&self, owner: Owner) -> Moment {
-        Moment::from_nanos(self.now() + self.state().ahead[usize::from(owner)])
+        Moment::from_nanos(self.now() + self.ahead(owner))
+    }
+
+    fn ahead(&self, owner: Owner) -> u64 {
+        self.ahead[usize::from(owner)].load(Ordering::Relaxed)
     }
 
     /// Sets an owner's clock ahead, and wakes whoever slept by it.
     pub(super) fn jump(&self, owner: Owner, by: Duration) {
+        self.ahead[usize::from(owner)].fetch_add(nanos(by), Ordering::Relaxed);
         let mut state = self.state();
-        state.ahead[usize::from(owner)] += nanos(by);
         let sleepers = state.slots.iter_mut().filter(|slot| slot.owner == owner);
         let wakers: Vec<Waker> = sleepers.filter_map(|slot| slot.waker.take()).collect();
         drop(state);
@@ -111,17 +116,17 @@ impl Kernel {
     /// Stops an owner's tasks: they are polled again after `duration`.
     pub(super) fn pause(&self, owner: Owner, duration: Duration) {
         let until = self.now() + nanos(duration);
-        self.state().paused_until[usize::from(owner)] = until;
+        self.paused_until[usize::from(owner)].store(until, Ordering::Relaxed);
     }
 
     /// Lets every owner run.
     pub(super) fn resume_all(&self) {
-        self.state().paused_until.iter_mut().for_each(|until| *until = 0);
+        self.paused_until.iter().for_each(|until| until.store(0, Ordering::Relaxed));
     }
 
     /// Until when an owner stands still, if it does.
     pub(super) fn paused(&self, owner: Owner) -> Option<u64> {
-        let until = self.state().paused_until[usize::from(owner)];
+        let until = self.paused_until[usize::from(owner)].load(Ordering::Relaxed);
         (until > self.now()).then_some(until)
     }
 
@@ -281,14 +286,14 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let Self { kernel, owner, until, timer } = &mut *self;
-        let mut state = kernel.state();
-        let at = until.saturating_sub(state.ahead[usize::from(*owner)]);
+        let at = until.saturating_sub(kernel.ahead(*owner));
         if at <= kernel.now() {
             if let Some((slot, ..)) = timer.take() {
-                state.release(slot);
+                kernel.state().release(slot);
             }
             return Poll::Ready(());
         }
+        let mut state = kernel.state();
         if let Some((slot, _, fires)) = *timer {
             if fires == at {
                 let waker = &mut state.slots[slot as usize].waker;
