@@ -5,6 +5,7 @@ use pillarbox_core::{Destination, Effect, ErrorKind, Message, Outcomes, Transpor
 use pillarbox_http::{HttpConfig, HttpTransport};
 use pillarbox_testkit::servers::{Proxy, free_port};
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,7 @@ async fn an_endpoint_that_is_away_is_unavailable() {
 async fn an_endpoint_that_hangs_is_indeterminate_and_delays_no_other_request() {
     let server = Server::start();
     server.hang(|request| request.body.starts_with(b"slow"));
-    let transport = HttpTransport::new(config(&server).timeout(Duration::from_millis(300))).unwrap();
+    let transport = HttpTransport::new(config(&server).timeout(Duration::from_secs(2))).unwrap();
     let batch = ["slow", "quick", "quick"].map(|payload| message("orders", None, payload));
     let outcomes = publish(&transport, &batch).await;
     let error = outcomes.outcome(0).unwrap().as_ref().unwrap_err();
@@ -46,7 +47,7 @@ async fn an_endpoint_that_hangs_is_indeterminate_and_delays_no_other_request() {
 async fn what_cannot_be_begun_in_time_is_given_back_unsent() {
     let server = Server::start();
     server.hang(|_| true);
-    let config = config(&server).timeout(Duration::from_millis(200)).concurrency(3);
+    let config = config(&server).timeout(Duration::from_secs(1)).concurrency(3);
     let transport = HttpTransport::new(config).unwrap();
     let batch: Vec<_> = (0..40).map(|_| message("orders", None, "x")).collect();
     let outcomes = publish(&transport, &batch).await;
@@ -65,7 +66,7 @@ async fn what_cannot_be_begun_in_time_is_given_back_unsent() {
 async fn a_probe_that_is_not_answered_is_unavailable() {
     let server = Server::start();
     server.hang(|_| true);
-    let transport = HttpTransport::new(config(&server).timeout(Duration::from_millis(200))).unwrap();
+    let transport = HttpTransport::new(config(&server).timeout(Duration::from_secs(1))).unwrap();
     let error = transport.probe(Destination::ONLY).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     server.go_on();
@@ -103,9 +104,9 @@ async fn deliver(transport: &HttpTransport, mut left: Vec<Message>) -> u32 {
     calls
 }
 
-fn mixed(count: usize) -> Vec<Message> {
+fn mixed(numbers: Range<usize>) -> Vec<Message> {
     let key = |number: usize| (!number.is_multiple_of(5)).then(|| format!("key-{}", number % 5));
-    (0..count).map(|number| message("orders", key(number).as_deref(), &number.to_string())).collect()
+    numbers.map(|number| message("orders", key(number).as_deref(), &number.to_string())).collect()
 }
 
 /// Nothing is lost, and first arrivals of a key are in order.
@@ -148,12 +149,17 @@ async fn killed_again_and_again_in_the_middle_nothing_is_lost_and_keys_keep_thei
     let victim = server.clone();
     let killing = disturb_as_it_grows(&server, 5, 80, move || victim.restart());
     let mut calls = 0;
-    for batch in mixed(600).chunks(100) {
-        calls += deliver(&transport, batch.to_vec()).await;
+    let mut sent = 0;
+    // Once more behind the last one, so that each is met.
+    let mut is_over = false;
+    while !is_over || sent < 600 {
+        is_over = killing.is_finished();
+        calls += deliver(&transport, mixed(sent..sent + 100)).await;
+        sent += 100;
     }
     killing.await.unwrap();
-    assert!(calls > 6, "no kill was noticed");
-    all_arrived_in_order(&server, 600);
+    assert!(calls as usize > sent / 100, "no kill was noticed");
+    all_arrived_in_order(&server, sent);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,10 +171,15 @@ async fn connections_that_break_in_the_middle_lose_nothing() {
     let cut = proxy.clone();
     let breaking = disturb_as_it_grows(&server, 8, 50, move || cut.cut());
     let mut calls = 0;
-    for batch in mixed(600).chunks(100) {
-        calls += deliver(&transport, batch.to_vec()).await;
+    let mut sent = 0;
+    // Once more behind the last one, so that each is met.
+    let mut is_over = false;
+    while !is_over || sent < 600 {
+        is_over = breaking.is_finished();
+        calls += deliver(&transport, mixed(sent..sent + 100)).await;
+        sent += 100;
     }
     breaking.await.unwrap();
-    assert!(calls > 6, "no cut was noticed");
-    all_arrived_in_order(&server, 600);
+    assert!(calls as usize > sent / 100, "no cut was noticed");
+    all_arrived_in_order(&server, sent);
 }

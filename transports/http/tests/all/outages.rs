@@ -14,7 +14,8 @@ fn rounds() -> u32 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_paused_and_restarted_in_the_middle_of_batches_under_a_relay() {
     let server = Server::start();
-    let config = config(&server).timeout(Duration::from_secs(3));
+    // What is slower than this without a pause would be charged.
+    let config = config(&server).timeout(Duration::from_secs(4));
     let transport = HttpTransport::new(config).unwrap();
     let storage = MemoryStorage::new();
     let enqueue = async |messages: &[_]| storage.enqueue_alone(messages);

@@ -154,6 +154,21 @@ async fn an_answer_without_end_is_read_up_to_a_limit() {
     assert!(publish(&transport, &[message("orders", None, "x")]).await.outcome(0).unwrap().is_ok());
 }
 
+/// The status is said by then.
+#[tokio::test]
+async fn an_answer_whose_body_never_comes_is_one() {
+    let server = Server::answering(|request| {
+        let never = futures_util::stream::pending::<Result<String, std::io::Error>>();
+        let code = if &request.body[..] == b"refused" { 422 } else { 200 };
+        Response::builder().status(code).body(Body::from_stream(never)).unwrap()
+    });
+    let transport = HttpTransport::new(config(&server).timeout(Duration::from_secs(2))).unwrap();
+    let batch = ["taken", "refused"].map(|payload| message("orders", None, payload));
+    let outcomes = publish(&transport, &batch).await;
+    assert!(outcomes.outcome(0).unwrap().is_ok());
+    assert_eq!(outcomes.outcome(1).unwrap().as_ref().unwrap_err().kind(), ErrorKind::Rejected);
+}
+
 #[tokio::test]
 async fn what_the_endpoint_says_is_part_of_the_reason() {
     let server = Server::answering(|_| {

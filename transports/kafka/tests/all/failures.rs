@@ -9,6 +9,7 @@ use pillarbox_kafka::KafkaTransport;
 use pillarbox_testkit::fault::crash_after;
 use pillarbox_testkit::servers::KafkaServer;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,9 +54,9 @@ async fn deliver(transport: &KafkaTransport, mut left: Vec<Message>, totals: &mu
 }
 
 /// Keyed and unkeyed messages.
-fn mixed(count: usize) -> Vec<Message> {
+fn mixed(numbers: Range<usize>) -> Vec<Message> {
     let key = |number: usize| (!number.is_multiple_of(EVERY)).then(|| format!("key-{}", number % EVERY));
-    (0..count).map(|number| message(TOPIC, key(number).as_deref(), &number.to_string())).collect()
+    numbers.map(|number| message(TOPIC, key(number).as_deref(), &number.to_string())).collect()
 }
 
 /// Nothing is lost, and first arrivals of a key are in order. Prints the totals.
@@ -116,12 +117,17 @@ async fn killed_paused_and_restarted_in_the_middle_nothing_is_lost_and_keys_keep
         server.restart().unwrap();
     });
     let mut totals = Totals::default();
-    for batch in mixed(2_000).chunks(500) {
-        deliver(&transport, batch.to_vec(), &mut totals).await;
+    let mut sent = 0;
+    // Once more behind the last one, so that each is met.
+    let mut is_over = false;
+    while !is_over || sent < 2_000 {
+        is_over = disturbing.is_finished();
+        deliver(&transport, mixed(sent..sent + 500), &mut totals).await;
+        sent += 500;
     }
     disturbing.await.unwrap();
-    assert!(totals.calls > 4, "no kill was noticed");
-    all_arrived_in_order(&server, 2_000, &totals).await;
+    assert!(totals.calls as usize > sent / 500, "no kill was noticed");
+    all_arrived_in_order(&server, sent, &totals).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,12 +136,17 @@ async fn connections_that_break_in_the_middle_lose_nothing() {
     let transport = transport(&server).await;
     let breaking = disturb_as_it_flows(&server, 8, 4_000, |server| server.proxy().cut());
     let mut totals = Totals::default();
-    for batch in mixed(1_500).chunks(300) {
-        deliver(&transport, batch.to_vec(), &mut totals).await;
+    let mut sent = 0;
+    // Once more behind the last one, so that each is met.
+    let mut is_over = false;
+    while !is_over || sent < 1_500 {
+        is_over = breaking.is_finished();
+        deliver(&transport, mixed(sent..sent + 300), &mut totals).await;
+        sent += 300;
     }
     breaking.await.unwrap();
-    assert!(totals.calls > 5, "no cut was noticed");
-    all_arrived_in_order(&server, 1_500, &totals).await;
+    assert!(totals.calls as usize > sent / 300, "no cut was noticed");
+    all_arrived_in_order(&server, sent, &totals).await;
 }
 
 /// The confirmation is lost and the message is there: its fate is unknown.
@@ -177,7 +188,7 @@ async fn a_broker_that_hangs_and_goes_on() {
     let transport = connect(config(&server).confirm_timeout(short).connect_timeout(short)).await;
     all_ok(&publish(&transport, &[message(TOPIC, Some("key-1"), "0")]).await);
     server.pause().unwrap();
-    let messages = mixed(50);
+    let messages = mixed(0..50);
     let outcomes = publish(&transport, &messages).await;
     let mut behind_others = 0;
     for index in 0..messages.len() {
@@ -205,7 +216,7 @@ async fn nothing_is_sent_after_an_outage_but_what_is_published_then() {
     let transport = transport(&server).await;
     server.kill();
     for round in 0..3 {
-        let outcomes = publish(&transport, &mixed(20)).await;
+        let outcomes = publish(&transport, &mixed(0..20)).await;
         for index in 0..20 {
             let error = outcomes.outcome(index).unwrap().as_ref().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
@@ -248,7 +259,7 @@ async fn dropped_at_every_await() {
     let connections = server.proxy().accepted_connections();
     let (mut ended, mut confirmed) = (0, Vec::new());
     for polls in 0..300 {
-        let batch = mixed(20);
+        let batch = mixed(0..20);
         let mut outcomes = Outcomes::new();
         outcomes.reset(batch.len());
         let has_ended = crash_after(transport.publish(&batch, &mut outcomes), polls).await.is_some();
@@ -305,4 +316,24 @@ async fn what_waited_in_the_client_is_not_sent_by_a_later_connection() {
     arrived.sort();
     arrived.dedup();
     assert_eq!(arrived, ["after", "before"]);
+}
+
+/// The last handle is dropped while a message is in flight to a broker that hangs: it is waited for, but not for long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_waits_for_what_is_in_flight_and_not_for_long() {
+    let server = server_behind_proxy();
+    let patient = config(&server).confirm_timeout(Duration::from_secs(900));
+    let (transport, proxy) = (connect(patient).await, server.proxy());
+    all_ok(&publish(&transport, &[message(TOPIC, None, "before")]).await);
+    proxy.stall_replies();
+    let mut outcomes = Outcomes::new();
+    outcomes.reset(1);
+    let batch = [message(TOPIC, None, "in flight")];
+    assert!(crash_after(transport.publish(&batch, &mut outcomes), 2).await.is_none());
+    drop(transport);
+    let begin = Instant::now();
+    while proxy.open_connections() > 0 {
+        assert!(begin.elapsed() < HANGS, "{} connections are open", proxy.open_connections());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

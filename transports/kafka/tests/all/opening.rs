@@ -26,10 +26,8 @@ fn says(error: &Error, kind: ErrorKind, words: &[&str]) {
 async fn nobody_listens() {
     let port = free_port().unwrap();
     let url = format!("kafka://ann:s3cret@127.0.0.1:{port}");
-    let begin = Instant::now();
-    says(&refused(&url).await, ErrorKind::Unavailable, &["ann@127.0.0.1", "is it running", "refused"][..1]);
-    // It is refused at once, and not after the limit.
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    // It is refused at once, and not after the limit, of which the error would tell.
+    says(&refused(&url).await, ErrorKind::Unavailable, &["ann@127.0.0.1", "no broker answers"]);
 }
 
 /// A server that accepts and says nothing.

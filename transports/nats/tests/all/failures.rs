@@ -8,6 +8,7 @@ use pillarbox_nats::{NatsConfig, NatsTransport};
 use pillarbox_testkit::fault::crash_after;
 use pillarbox_testkit::servers::{NatsServer, Proxy};
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -43,9 +44,9 @@ async fn deliver(transport: &NatsTransport, mut left: Vec<Message>, confirmed: &
 }
 
 /// Keyed and unkeyed messages.
-fn mixed(count: usize) -> Vec<Message> {
+fn mixed(numbers: Range<usize>) -> Vec<Message> {
     let key = |number: usize| (!number.is_multiple_of(5)).then(|| format!("key-{}", number % 5));
-    (0..count).map(|number| message(TOPIC, key(number).as_deref(), &number.to_string())).collect()
+    numbers.map(|number| message(TOPIC, key(number).as_deref(), &number.to_string())).collect()
 }
 
 /// Nothing is lost, and first arrivals of a key are in order.
@@ -97,13 +98,18 @@ async fn killed_again_and_again_in_the_middle_nothing_is_lost_and_keys_keep_thei
         victim.restart().unwrap();
     });
     let (mut calls, confirmed) = (0, AtomicUsize::new(0));
-    for batch in mixed(4_000).chunks(500) {
-        calls += deliver(&transport, batch.to_vec(), &confirmed).await;
+    let mut sent = 0;
+    // Once more behind the last one, so that each is met.
+    let mut is_over = false;
+    while !is_over || sent < 4_000 {
+        is_over = killing.is_finished();
+        calls += deliver(&transport, mixed(sent..sent + 500), &confirmed).await;
+        sent += 500;
     }
     killing.await.unwrap();
-    assert!(calls > 8, "no kill was noticed");
-    assert_eq!(confirmed.into_inner(), 4_000);
-    all_arrived_in_order(&server, 4_000).await;
+    assert!(calls as usize > sent / 500, "no kill was noticed");
+    assert_eq!(confirmed.into_inner(), sent);
+    all_arrived_in_order(&server, sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,12 +120,17 @@ async fn connections_that_break_in_the_middle_lose_nothing() {
     let cut = proxy.clone();
     let breaking = disturb_as_it_flows(&proxy, 10, 10_000, move || cut.cut());
     let (mut calls, confirmed) = (0, AtomicUsize::new(0));
-    for batch in mixed(3_000).chunks(300) {
-        calls += deliver(&transport, batch.to_vec(), &confirmed).await;
+    let mut sent = 0;
+    // Once more behind the last one, so that each is met.
+    let mut is_over = false;
+    while !is_over || sent < 3_000 {
+        is_over = breaking.is_finished();
+        calls += deliver(&transport, mixed(sent..sent + 300), &confirmed).await;
+        sent += 300;
     }
     breaking.await.unwrap();
-    assert!(calls > 10, "no cut was noticed");
-    all_arrived_in_order(&server, 3_000).await;
+    assert!(calls as usize > sent / 300, "no cut was noticed");
+    all_arrived_in_order(&server, sent).await;
     // Connections that broke are not made again in the background.
     let begin = Instant::now();
     while proxy.open_connections() > 1 {
@@ -159,11 +170,11 @@ async fn a_lost_acknowledgement_is_unknown() {
 #[tokio::test]
 async fn a_server_that_hangs_and_goes_on() {
     let server = server().await;
-    let short = Duration::from_millis(300);
+    let short = Duration::from_secs(1);
     let transport =
         NatsTransport::connect(config(&server).confirm_timeout(short).connect_timeout(short)).await.unwrap();
     server.pause().unwrap();
-    let messages = mixed(50);
+    let messages = mixed(0..50);
     let outcomes = publish(&transport, &messages).await;
     let mut behind_others = 0;
     for index in 0..messages.len() {
@@ -189,7 +200,7 @@ async fn nothing_is_sent_after_an_outage_but_what_is_published_then() {
     let transport = transport(&server).await;
     server.kill();
     for round in 0..3 {
-        let outcomes = publish(&transport, &mixed(20)).await;
+        let outcomes = publish(&transport, &mixed(0..20)).await;
         for index in 0..20 {
             let error = outcomes.outcome(index).unwrap().as_ref().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
@@ -223,7 +234,7 @@ async fn dropped_at_every_await() {
     let transport = behind(&proxy, &server).await;
     let mut ended = 0;
     for polls in 0..500 {
-        let batch = mixed(40);
+        let batch = mixed(0..40);
         let mut outcomes = Outcomes::new();
         outcomes.reset(batch.len());
         let has_ended = crash_after(transport.publish(&batch, &mut outcomes), polls).await.is_some();

@@ -95,8 +95,7 @@ async fn confirms_that_are_lost() {
 async fn a_network_that_stalls() {
     let place = Place::shared().await;
     let proxy = place.proxy();
-    let transport =
-        place.behind(&proxy, "transport.confirm_timeout=500ms&transport.connect_timeout=500ms").await;
+    let transport = place.behind(&proxy, "transport.confirm_timeout=1s&transport.connect_timeout=2s").await;
     all_ok(&publish(&transport, &messages(1, 10)).await);
     proxy.stall();
     for _ in 0..3 {
@@ -126,9 +125,9 @@ async fn a_network_that_stalls() {
 async fn confirms_that_are_late() {
     let place = Place::shared().await;
     let proxy = place.proxy();
-    let transport = place.behind(&proxy, "transport.confirm_timeout=300ms").await;
+    let transport = place.behind(&proxy, "transport.confirm_timeout=1s").await;
     all_ok(&publish(&transport, &messages(1, 10)).await);
-    for _ in 0..5 {
+    for _ in 0..3 {
         proxy.stall_replies();
         let mut late = messages(30, 100);
         late[3] = crate::support::message("orders.nobody-listens");

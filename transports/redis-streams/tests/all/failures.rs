@@ -5,6 +5,7 @@ use pillarbox_core::{Destination, Effect, ErrorKind, Message, Outcomes, Transpor
 use pillarbox_redis_streams::{RedisStreamsConfig, RedisStreamsTransport};
 use pillarbox_testkit::servers::{Proxy, RedisServer};
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -47,7 +48,7 @@ async fn a_replica_is_unavailable_and_the_connection_is_made_again() {
 #[tokio::test]
 async fn replicas_are_waited_for() {
     let primary = server();
-    let config = config(&primary).replicas(1).confirm_timeout(Duration::from_millis(600));
+    let config = config(&primary).replicas(1).confirm_timeout(Duration::from_secs(2));
     let transport = RedisStreamsTransport::connect(config).await.unwrap();
     let error = failure(&transport, message("orders", None, "early")).await;
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error:?}");
@@ -97,9 +98,9 @@ async fn deliver(transport: &RedisStreamsTransport, mut left: Vec<Message>) -> u
 }
 
 /// Keyed and unkeyed messages.
-fn mixed(count: usize) -> Vec<Message> {
+fn mixed(numbers: Range<usize>) -> Vec<Message> {
     let key = |number: usize| (!number.is_multiple_of(5)).then(|| format!("key-{}", number % 5));
-    (0..count).map(|number| message("orders", key(number).as_deref(), &number.to_string())).collect()
+    numbers.map(|number| message("orders", key(number).as_deref(), &number.to_string())).collect()
 }
 
 /// Nothing is lost, and first arrivals of a key are in order.
@@ -151,12 +152,17 @@ async fn killed_again_and_again_in_the_middle_nothing_is_lost_and_keys_keep_thei
         victim.restart().unwrap();
     });
     let mut calls = 0;
-    for batch in mixed(4_000).chunks(500) {
-        calls += deliver(&transport, batch.to_vec()).await;
+    let mut sent = 0;
+    // Once more behind the last one, so that each is met.
+    let mut is_over = false;
+    while !is_over || sent < 4_000 {
+        is_over = killing.is_finished();
+        calls += deliver(&transport, mixed(sent..sent + 500)).await;
+        sent += 500;
     }
     killing.await.unwrap();
-    assert!(calls > 8, "no kill was noticed");
-    all_arrived_in_order(&server, 4_000).await;
+    assert!(calls as usize > sent / 500, "no kill was noticed");
+    all_arrived_in_order(&server, sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,23 +174,27 @@ async fn connections_that_break_in_the_middle_lose_nothing() {
     let cut = proxy.clone();
     let breaking = disturb_as_it_grows(&server, 10, 200, move || cut.cut());
     let mut calls = 0;
-    for batch in mixed(3_000).chunks(300) {
-        calls += deliver(&transport, batch.to_vec()).await;
+    let mut sent = 0;
+    // Once more behind the last one, so that each is met.
+    let mut is_over = false;
+    while !is_over || sent < 3_000 {
+        is_over = breaking.is_finished();
+        calls += deliver(&transport, mixed(sent..sent + 300)).await;
+        sent += 300;
     }
     breaking.await.unwrap();
-    assert!(calls > 10, "no cut was noticed");
-    all_arrived_in_order(&server, 3_000).await;
+    assert!(calls as usize > sent / 300, "no cut was noticed");
+    all_arrived_in_order(&server, sent).await;
 }
 
 #[tokio::test]
 async fn a_server_that_hangs_is_unavailable_and_works_again_when_it_goes_on() {
     let server = server();
-    let config = config(&server)
-        .confirm_timeout(Duration::from_millis(200))
-        .connect_timeout(Duration::from_millis(200));
+    let config =
+        config(&server).confirm_timeout(Duration::from_secs(1)).connect_timeout(Duration::from_secs(1));
     let transport = RedisStreamsTransport::connect(config).await.unwrap();
     server.pause().unwrap();
-    let messages = mixed(50);
+    let messages = mixed(0..50);
     let outcomes = publish(&transport, &messages).await;
     for index in 0..messages.len() {
         let error = outcomes.outcome(index).unwrap().as_ref().unwrap_err();

@@ -14,8 +14,9 @@ fn rounds() -> u32 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_paused_and_restarted_in_the_middle_of_batches_under_a_relay() {
     let server = server();
-    let short = Duration::from_secs(3);
-    let config = config(&server).confirm_timeout(short).connect_timeout(short);
+    // What is slower than this without a pause would be charged.
+    let (confirm, connect) = (Duration::from_secs(5), Duration::from_secs(2));
+    let config = config(&server).confirm_timeout(confirm).connect_timeout(connect);
     let transport = RedisStreamsTransport::connect(config).await.unwrap();
     let storage = MemoryStorage::new();
     let enqueue = async |messages: &[_]| storage.enqueue_alone(messages);
