@@ -187,6 +187,7 @@ macro_rules! __each_storage_case {
                 next_due_tells_the_end_of_a_lease []
                 retry_without_delay_is_due_at_once []
                 scheduled_messages_come_when_each_is_due []
+                thousands_that_fall_due_at_once_arrive []
             }
             heads {
                 head_policy_is_the_outbox_s_setting []

@@ -211,3 +211,39 @@ pub async fn scheduled_messages_come_when_each_is_due<H: StorageHarness>(
     }
     Ok(())
 }
+
+/// Rule 2, F21: more messages than any statement or script takes fall due in one moment, and all arrive.
+///
+/// # Errors
+/// The violation.
+pub async fn thousands_that_fall_due_at_once_arrive<H: StorageHarness>(
+    trial: &Trial<H>,
+) -> Result<(), Violation> {
+    let world = trial.world(&OutboxSettings::default()).await?;
+    let due = world.now().await?.after(DELAY);
+    let messages: Vec<_> = (0..THOUSANDS).map(|_| world.message_due(None, Some(due))).collect();
+    for part in messages.chunks(1_000) {
+        world.enqueue(part).await?;
+    }
+    world.advance(DELAY).await?;
+    let mut delivered = 0;
+    // As long as each claim hands something out, be it less than it may, or says that more is due.
+    for _ in 0..THOUSANDS {
+        let claimed = world.claim(500).await?;
+        if claimed.runs.is_empty() && claimed.next_due.is_none_or(|next| next > claimed.now) {
+            break;
+        }
+        delivered += claimed.entries.len();
+        world.settle_all(&claimed, &Verdict::Published).await?;
+    }
+    ensure!(
+        delivered == messages.len(),
+        NO_LOSS,
+        format!("all {THOUSANDS} that fell due at once"),
+        "{delivered} were handed out before a claim had nothing"
+    );
+    Ok(())
+}
+
+/// Above the 8,000 values that a Lua script can unpack, and above what SQL statements take as parameters with a few each.
+const THOUSANDS: usize = 9_000;

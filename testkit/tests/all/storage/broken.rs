@@ -1,6 +1,8 @@
+use futures_util::FutureExt as _;
 use pillarbox_core::{
-    Admin, Claim, Claimed, Error, ErrorKind, Nonce, Outcome, Renewed, Settled, Settlement, Settlements,
-    Storage, StorageGuarantees, Text, Timestamp, Token, Verdict, Wakeup,
+    Admin, Affected, BoxFuture, Claim, Claimed, Content, Entry, Error, ErrorKind, Filter, Hints, Listing,
+    MessageId, Nonce, Outcome, Page, Renewed, Settled, Settlement, Settlements, Stats, Storage,
+    StorageGuarantees, Stored, Text, Timestamp, Token, Verdict, Wakeup,
 };
 use pillarbox_memory::MemoryStorage;
 use std::collections::HashMap;
@@ -14,6 +16,18 @@ pub(crate) enum Fault {
     None,
     HandsOutTwice,
     ChoosesThenTakes,
+    ClaimsNothing,
+    TakesOutThenPutsBack,
+    NeverCountsCrashes,
+    StopsAtTheUndecodable,
+    ReadsTheUndecodableAsNothing,
+    FailsAt8000Due,
+    VanishesTheDead,
+    PurgesTheLiving,
+    DiscardsTheLiving,
+    RedrivesNothing,
+    ListsOnePage,
+    NeverHints,
     OverfillsTheLimit,
     RepeatsNothing,
     TellsNoNextDue,
@@ -95,12 +109,7 @@ impl Broken {
             }
             memory.chosen = Some(claimed.clone());
         }
-        let mut has_waited = false;
-        std::future::poll_fn(|context| {
-            context.waker().wake_by_ref();
-            if std::mem::replace(&mut has_waited, true) { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        moment().await;
         self.memory.lock().unwrap().chosen = None;
         Ok(claimed)
     }
@@ -122,8 +131,19 @@ impl Broken {
             (Fault::DoublesDelays, Verdict::Retry { after, error }) => {
                 Verdict::Retry { after: after * 2, error }
             }
+            (Fault::VanishesTheDead, Verdict::Bury { .. }) => Verdict::Published,
             (_, same) => same,
         }
+    }
+
+    /// Removes what waits for a relay.
+    async fn destroy_the_living(&self) -> Result<(), Error> {
+        let nonce = Nonce::from_words(u64::MAX, u64::MAX);
+        let claimed =
+            self.inner.claim(Claim { limit: 10, lease: Duration::from_secs(1), nonce, solo: false }).await?;
+        let tokens = claimed.runs.iter().map(|run| (run.token, run.len)).collect();
+        drop(TakenOut { storage: &self.inner, tokens });
+        Ok(())
     }
 
     fn translated(&self, settlements: &Settlements) -> Settlements {
@@ -156,8 +176,16 @@ impl Storage for Broken {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, Error> {
-        if self.fault == Fault::ChoosesThenTakes {
-            return self.choose_then_take(claim).await;
+        match self.fault {
+            Fault::ChoosesThenTakes => return self.choose_then_take(claim).await,
+            Fault::ClaimsNothing => {
+                let nothing = self.inner.claim(Claim { limit: 0, ..claim }).await?;
+                return Ok(Claimed { next_due: None, ..nothing });
+            }
+            Fault::FailsAt8000Due if self.inner.stats().await?.pending > 8_000 => {
+                return Err(Error::new(ErrorKind::Unexpected, "claim").describe("too many results to unpack"));
+            }
+            _ => {}
         }
         let mut asked = claim;
         match self.fault {
@@ -173,6 +201,23 @@ impl Storage for Broken {
         let mut claimed = self.inner.claim(asked).await?;
         if self.fault == Fault::HandsOutSuspects && claimed.runs.is_empty() && claim.limit > 0 {
             claimed = self.inner.claim(Claim { solo: true, ..asked }).await?;
+        }
+        let is_bad = |entry: &Entry| matches!(entry.content, Content::Undecodable(_));
+        match self.fault {
+            Fault::StopsAtTheUndecodable if claimed.entries.iter().any(is_bad) => {
+                return Err(Error::new(ErrorKind::Unexpected, "claim").describe("a record has no length"));
+            }
+            Fault::ReadsTheUndecodableAsNothing if claimed.entries.iter().any(is_bad) => {
+                claimed.runs.clear();
+                claimed.entries.clear();
+            }
+            Fault::TakesOutThenPutsBack => {
+                let mut taken_out = TakenOut { storage: &self.inner, tokens: Vec::new() };
+                taken_out.tokens.extend(claimed.runs.iter().map(|run| (run.token, run.len)));
+                moment().await;
+                taken_out.tokens.clear();
+            }
+            _ => {}
         }
         let mut memory = self.memory.lock().unwrap();
         for run in &mut claimed.runs {
@@ -254,10 +299,92 @@ impl Storage for Broken {
     }
 
     fn wakeup(&self) -> Option<&dyn Wakeup> {
-        self.inner.wakeup()
+        Some(self)
     }
 
     fn admin(&self) -> Option<&dyn Admin> {
-        self.inner.admin()
+        Some(self)
     }
+}
+
+impl Admin for Broken {
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, Error>> {
+        self.inner.stats()
+    }
+
+    fn list(&self, listing: Listing) -> BoxFuture<'_, Result<Page, Error>> {
+        Box::pin(async move {
+            let page = self.inner.list(listing).await?;
+            let next = page.next.filter(|_| self.fault != Fault::ListsOnePage);
+            Ok(Page { next, ..page })
+        })
+    }
+
+    fn get(&self, id: MessageId) -> BoxFuture<'_, Result<Option<Stored>, Error>> {
+        self.inner.get(id)
+    }
+
+    fn redrive(&self, filter: Filter, limit: u32, dry_run: bool) -> BoxFuture<'_, Result<Affected, Error>> {
+        self.inner.redrive(filter, limit, dry_run || self.fault == Fault::RedrivesNothing)
+    }
+
+    fn discard(&self, filter: Filter, limit: u32, dry_run: bool) -> BoxFuture<'_, Result<Affected, Error>> {
+        Box::pin(async move {
+            if self.fault == Fault::DiscardsTheLiving && !dry_run {
+                self.destroy_the_living().await?;
+            }
+            self.inner.discard(filter, limit, dry_run).await
+        })
+    }
+
+    fn purge_published(&self, older_than: Duration, limit: u32) -> BoxFuture<'_, Result<u64, Error>> {
+        Box::pin(async move {
+            if self.fault == Fault::PurgesTheLiving {
+                self.destroy_the_living().await?;
+            }
+            self.inner.purge_published(older_than, limit).await
+        })
+    }
+}
+
+impl Wakeup for Broken {
+    fn subscribe(&self) -> Box<dyn Hints> {
+        if self.fault == Fault::NeverHints { Box::new(Silence) } else { self.inner.subscribe() }
+    }
+}
+
+/// Hints that never come.
+struct Silence;
+
+impl Hints for Silence {
+    fn hinted(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// What a claim has taken out of the store and not written anywhere else yet: lost if the claim ends here.
+struct TakenOut<'a> {
+    storage: &'a MemoryStorage,
+    tokens: Vec<(Token, u32)>,
+}
+
+impl Drop for TakenOut<'_> {
+    fn drop(&mut self) {
+        let mut call = Settlements::new();
+        for (token, len) in self.tokens.drain(..) {
+            call.verdicts(token, vec![Verdict::Published; len as usize]);
+        }
+        // The memory answers at once.
+        let _ = self.storage.settle(&call).now_or_never();
+    }
+}
+
+/// One await.
+async fn moment() {
+    let mut has_waited = false;
+    std::future::poll_fn(|context| {
+        context.waker().wake_by_ref();
+        if std::mem::replace(&mut has_waited, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }

@@ -33,7 +33,7 @@ impl StorageHarness for Mutant {
         let clock = MemoryClock::manual(Timestamp::from_millis(1_700_000_000_000));
         let config = MemoryConfig::with_clock(clock)
             .head_policy(settings.head_policy)
-            .max_strikes(settings.max_strikes)
+            .max_strikes(if self.0 == Fault::NeverCountsCrashes { u32::MAX } else { settings.max_strikes })
             .keep_published(settings.keep_published);
         let memory = MemoryStorage::open(config)?;
         let storage = Broken::new(memory.clone(), self.0);
