@@ -10,16 +10,16 @@ use std::time::Duration;
 const TARGET: &str = "wasm32-unknown-unknown";
 const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Compiles one of the modules of this package, and answers where it lies. `features` are what it needs.
+/// Compiles one of the modules of this package in a profile, and answers where it lies. `features` are what it needs.
 ///
 /// # Errors
 /// Cargo's, which it has told of itself.
-pub fn module(name: &str, features: &str) -> io::Result<PathBuf> {
+pub fn module(name: &str, profile: &str, features: &str) -> io::Result<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args([
         "build",
         "--profile",
-        "wasm",
+        profile,
         "--example",
         name,
         "--target",
@@ -35,7 +35,7 @@ pub fn module(name: &str, features: &str) -> io::Result<PathBuf> {
     let module = files.find(|file| file.extension() == Some(OsStr::new("wasm")));
     module.filter(|_| output.status.success()).ok_or_else(|| {
         io::Error::other(format!(
-            "no module was built; is the target there? `rustup target add {TARGET}` adds it"
+            "the module {name} was not built: cargo says why above. If the target is missing, `rustup target add {TARGET}` adds it"
         ))
     })
 }
@@ -45,7 +45,7 @@ pub fn module(name: &str, features: &str) -> io::Result<PathBuf> {
 /// # Errors
 /// That of the compilation, or of the files.
 pub fn build() -> io::Result<PathBuf> {
-    let module = module("playground", "")?;
+    let module = module("playground", "wasm", "")?;
     // target/wasm32-unknown-unknown/wasm/examples/playground.wasm
     let target = module.ancestors().nth(4).unwrap_or(&module);
     let folder = target.join("playground");

@@ -401,7 +401,7 @@ impl Ledger {
         }
         if !published.is_empty() {
             let text = format!(
-                "{} settles {}: confirmed, so it leaves the outbox.",
+                "{} settles {}: confirmed, and so out of the outbox.",
                 name(relay),
                 self.labels(&published)
             );

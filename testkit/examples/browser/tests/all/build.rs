@@ -6,9 +6,10 @@ use std::process::Command;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Builds one of the modules of this package.
+/// Builds one of the modules of this package, as it is published.
 pub(crate) fn module(name: &str, features: &str) -> String {
-    site::module(name, features).unwrap().to_str().unwrap().to_owned()
+    let module = site::module(name, "wasm", features).unwrap_or_else(|error| panic!("{error}"));
+    module.to_str().unwrap().to_owned()
 }
 
 /// The core's own unit tests, as one module that runs them.
