@@ -317,23 +317,3 @@ async fn what_waited_in_the_client_is_not_sent_by_a_later_connection() {
     arrived.dedup();
     assert_eq!(arrived, ["after", "before"]);
 }
-
-/// The last handle is dropped while a message is in flight to a broker that hangs: it is waited for, but not for long.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_waits_for_what_is_in_flight_and_not_for_long() {
-    let server = server_behind_proxy();
-    let patient = config(&server).confirm_timeout(Duration::from_secs(900));
-    let (transport, proxy) = (connect(patient).await, server.proxy());
-    all_ok(&publish(&transport, &[message(TOPIC, None, "before")]).await);
-    proxy.stall_replies();
-    let mut outcomes = Outcomes::new();
-    outcomes.reset(1);
-    let batch = [message(TOPIC, None, "in flight")];
-    assert!(crash_after(transport.publish(&batch, &mut outcomes), 2).await.is_none());
-    drop(transport);
-    let begin = Instant::now();
-    while proxy.open_connections() > 0 {
-        assert!(begin.elapsed() < HANGS, "{} connections are open", proxy.open_connections());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
