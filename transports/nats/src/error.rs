@@ -1,6 +1,6 @@
 //! What the client's errors and JetStream's mean to a relay: one table each.
 
-use async_nats::{ConnectError, ConnectErrorKind};
+use async_nats::{ConnectError, ConnectErrorKind, rustls};
 use pillarbox_core::{Error, ErrorKind};
 use serde::Deserialize;
 
@@ -25,7 +25,9 @@ impl Operation {
 
 /// No connection was made, so nothing was sent.
 pub(crate) fn not_connected(failure: &ConnectError, operation: Operation, place: &str) -> Error {
-    let (kind, advice) = of_connecting(failure.kind());
+    // The client calls a handshake that fails an error of reading or writing.
+    let kind = if is_of_a_certificate(failure) { ConnectErrorKind::Tls } else { failure.kind() };
+    let (kind, advice) = of_connecting(kind);
     let error =
         Error::new(kind, operation.name()).describe(format!("NATS at {place}: {advice}")).not_applied();
     // The client's words for what lies beneath: a system's error, a certificate's. They hold no credential.
@@ -33,6 +35,14 @@ pub(crate) fn not_connected(failure: &ConnectError, operation: Operation, place:
         Some(cause) => error.caused_by(cause.to_string()),
         None => error,
     }
+}
+
+fn is_of_a_certificate(failure: &ConnectError) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(failure), |cause| cause.source());
+    causes.any(|cause| {
+        let held = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        held.is_some_and(|held| matches!(held.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
+    })
 }
 
 fn of_connecting(kind: ConnectErrorKind) -> (ErrorKind, &'static str) {
@@ -122,6 +132,18 @@ mod tests {
         ] {
             assert_eq!(of_connecting(kind).0, expected, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_no_outage() {
+        let of = |error: std::io::Error| {
+            let error = not_connected(&ConnectError::from(error), Operation::Open, "broker:4222");
+            (error.kind(), error.effect())
+        };
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        assert_eq!(of(std::io::Error::other(unknown)), (ErrorKind::Misconfigured, Effect::NotApplied));
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(of(refused), (ErrorKind::Unavailable, Effect::NotApplied));
     }
 
     #[test]
