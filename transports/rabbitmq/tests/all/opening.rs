@@ -1,10 +1,10 @@
 //! What stops the start: settings and credentials.
 
-use crate::support::{Place, refused};
+use crate::support::{Place, control, refused};
 use lapin::ExchangeKind;
 use pillarbox_core::{Effect, Error, ErrorKind};
 use pillarbox_rabbitmq::RabbitMqTransport;
-use pillarbox_testkit::servers::free_port;
+use pillarbox_testkit::servers::{RabbitMqNode, free_port};
 
 /// The kind, the words that must be there, and that nothing secret is.
 fn says(error: &Error, kind: ErrorKind, words: &[&str]) {
@@ -36,11 +36,11 @@ async fn a_virtual_host_that_is_not_there() {
 #[tokio::test]
 async fn a_user_without_permissions() {
     let place = Place::shared().await;
-    let (node, host) = (place.host.node(), place.host.name());
-    node.control(&["add_user", "reader", "s3cret"]).unwrap();
+    let (node, host) = (RabbitMqNode::shared().unwrap(), place.host.name());
+    control(node, &["add_user", "reader", "s3cret"]).await;
     let url = place.url().replace("guest:guest@", "reader:s3cret@");
     says(&refused(&url).await, ErrorKind::Misconfigured, &["virtual host", "reader@"]);
-    node.control(&["set_permissions", "--vhost", host, "reader", "", "", ".*"]).unwrap();
+    control(node, &["set_permissions", "--vhost", host, "reader", "", "", ".*"]).await;
     let url = format!("{url}?transport.exchange=orders&transport.declare=topic");
     says(&refused(&url).await, ErrorKind::Misconfigured, &["permissions", "orders"]);
 }

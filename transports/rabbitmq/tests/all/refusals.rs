@@ -1,7 +1,8 @@
 //! What the broker, or the transport in its place, does not take.
 
 use crate::support::{
-    Place, QUEUE, all_failed, all_ok, error_at, is_ok, message, messages, nothing_is_lost, own_node, publish,
+    Place, QUEUE, all_failed, all_ok, control, error_at, is_ok, message, messages, nothing_is_lost, own_node,
+    publish,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use pillarbox_core::{Destination, Effect, ErrorKind, Message, Transport as _};
@@ -115,7 +116,7 @@ async fn an_alarm_of_memory() {
     let place = Place::on(node).await;
     let transport = place.transport("transport.confirm_timeout=1s").await;
     all_ok(&publish(&transport, &messages(1, 10)).await);
-    let alarm = Alarm::raise(node);
+    let alarm = Alarm::raise(node).await;
     let batch = messages(20, 100);
     let first = publish(&transport, &batch).await;
     for index in 0..batch.len() {
@@ -145,9 +146,10 @@ async fn an_alarm_of_memory() {
 struct Alarm(&'static RabbitMqNode);
 
 impl Alarm {
-    fn raise(node: &'static RabbitMqNode) -> Self {
-        node.control(&["set_vm_memory_high_watermark", "0"]).unwrap();
-        Self(node)
+    async fn raise(node: &'static RabbitMqNode) -> Self {
+        let alarm = Self(node);
+        control(node, &["set_vm_memory_high_watermark", "0"]).await;
+        alarm
     }
 }
 
@@ -161,13 +163,13 @@ impl Drop for Alarm {
 #[tokio::test]
 async fn permissions_that_are_taken_away() {
     let place = Place::shared().await;
-    let (node, host) = (place.host.node(), place.host.name());
-    node.control(&["add_user", "writer", "s3cret"]).unwrap();
-    node.control(&["set_permissions", "--vhost", host, "writer", "", ".*", ""]).unwrap();
+    let (node, host) = (RabbitMqNode::shared().unwrap(), place.host.name());
+    control(node, &["add_user", "writer", "s3cret"]).await;
+    control(node, &["set_permissions", "--vhost", host, "writer", "", ".*", ""]).await;
     let url = place.url().replace("guest:guest@", "writer:s3cret@");
     let transport = crate::support::connect(&url).await;
     all_ok(&publish(&transport, &messages(3, 10)).await);
-    node.control(&["set_permissions", "--vhost", host, "writer", "", "nothing", ""]).unwrap();
+    control(node, &["set_permissions", "--vhost", host, "writer", "", "nothing", ""]).await;
     // The broker asks for permissions anew on a channel that is a few seconds old, or on a new one.
     let fresh = crate::support::connect(&url).await;
     let batch = messages(3, 10);
@@ -178,7 +180,7 @@ async fn permissions_that_are_taken_away() {
         assert!(error.description().contains("permissions") && !error.report().contains("s3cret"));
     }
     place.purge().await;
-    node.control(&["set_permissions", "--vhost", host, "writer", "", ".*", ""]).unwrap();
+    control(node, &["set_permissions", "--vhost", host, "writer", "", ".*", ""]).await;
     nothing_is_lost(&place, &fresh, &batch, &outcomes).await;
 }
 
@@ -186,21 +188,16 @@ async fn permissions_that_are_taken_away() {
 #[tokio::test]
 async fn a_topic_that_is_forbidden() {
     let place = Place::shared().await;
-    let (node, host) = (place.host.node(), place.host.name());
+    let (node, host) = (RabbitMqNode::shared().unwrap(), place.host.name());
     place.exchange("orders", lapin::ExchangeKind::Topic).await;
     place.bind("orders", "#").await;
-    node.control(&["add_user", "created-only", "s3cret"]).unwrap();
-    node.control(&["set_permissions", "--vhost", host, "created-only", "", ".*", ""]).unwrap();
-    node.control(&[
-        "set_topic_permissions",
-        "--vhost",
-        host,
-        "created-only",
-        "orders",
-        "^orders.created$",
-        "",
-    ])
-    .unwrap();
+    control(node, &["add_user", "created-only", "s3cret"]).await;
+    control(node, &["set_permissions", "--vhost", host, "created-only", "", ".*", ""]).await;
+    control(
+        node,
+        &["set_topic_permissions", "--vhost", host, "created-only", "orders", "^orders.created$", ""],
+    )
+    .await;
     let url = place.url().replace("guest:guest@", "created-only:s3cret@");
     let transport = crate::support::connect(&format!("{url}?transport.exchange=orders")).await;
     let batch = [message(QUEUE), message("orders.secret"), message(QUEUE)];

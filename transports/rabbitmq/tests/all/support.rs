@@ -246,6 +246,13 @@ pub(crate) async fn nothing_is_lost(
     assert!(arrived.is_empty(), "what nobody published arrived: {arrived:?}");
 }
 
+/// Runs `rabbitmqctl`. It may take long, and the connections of the test need their heartbeats meanwhile.
+pub(crate) async fn control(node: &'static RabbitMqNode, words: &[&str]) -> String {
+    let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+    let run = move || node.control(&words.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
 /// Waits, bounded, until a condition holds.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + HANGS;
