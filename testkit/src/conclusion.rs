@@ -1,5 +1,6 @@
 //! How a case of a suite ends, also one that is known to fail.
 
+use crate::failures::KnownFailure;
 use std::fmt::Display;
 
 /// Cases that are known to fail, each with the reason.
@@ -19,7 +20,12 @@ pub(crate) fn conclude(case: &str, allowed: Allowed, result: Result<(), impl Dis
         }
         (Err(violation), None) => {
             let shown = &steps[steps.len().saturating_sub(40)..];
-            panic!("\n`{case}` is broken\n{violation}\n  after these steps:\n    {}\n", shown.join("\n    "));
+            let known: String =
+                KnownFailure::of_case(case).map(|failure| format!("  known as {failure}\n")).collect();
+            panic!(
+                "\n`{case}` is broken\n{known}{violation}\n  after these steps:\n    {}\n",
+                shown.join("\n    ")
+            );
         }
     }
 }

@@ -5,6 +5,7 @@
 //! - [`storage`] and [`transport`]: suites of named cases that prove an implementation.
 //! - [`simulate`]: production relays on a storage in virtual time, with everything that goes wrong decided by a seed; its
 //!   [`history`] is judged by [`check`].
+//! - [`failures`]: those that outboxes are known for, and the cases that show them.
 //! - [`fault`]: decorators that fail, delay and repeat calls; [`choices`]: what a seed decides.
 //! - [`assertions`]: which messages a transaction of an application left behind.
 //! - `property` (the feature `proptest`): sequences of commands, drawn and shrunk, against the model of the rules.
@@ -18,6 +19,7 @@ pub mod choices;
 mod clock;
 mod conclusion;
 pub mod docs;
+pub mod failures;
 pub mod fault;
 pub mod history;
 #[cfg(feature = "proptest")]

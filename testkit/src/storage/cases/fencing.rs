@@ -25,11 +25,12 @@ pub async fn stale_settle_is_fenced<H: StorageHarness>(trial: &Trial<H>) -> Resu
         let second = world.take_over(&other, &first).await?;
         let taken = claimed_ids([&second]);
         let stale = settle_as(overtaken(&first, &second), way.as_ref());
+        let way = words(way.as_ref());
         for answer in world.settle(&stale).await? {
             ensure!(
                 answer.outcome == Outcome::Fenced,
                 FENCING,
-                format!("{way:?} with a token that another claim has overtaken is `Fenced`"),
+                format!("to {way} with a token that another claim has overtaken is `Fenced`"),
                 "{:?}",
                 answer.outcome
             );
@@ -38,7 +39,7 @@ pub async fn stale_settle_is_fenced<H: StorageHarness>(trial: &Trial<H>) -> Resu
             ensure!(
                 answer.outcome == Outcome::Applied,
                 FENCING,
-                format!("the later holder is not affected by the {way:?} of the earlier one"),
+                format!("the later holder is not affected when the earlier one says {way}"),
                 "{:?}",
                 answer.outcome
             );
@@ -48,6 +49,16 @@ pub async fn stale_settle_is_fenced<H: StorageHarness>(trial: &Trial<H>) -> Resu
         world.drains_exactly(&rest).await?;
     }
     Ok(())
+}
+
+const fn words(way: Option<&Verdict>) -> &'static str {
+    match way {
+        Some(Verdict::Published) => "publish",
+        Some(Verdict::Retry { .. }) => "retry",
+        Some(Verdict::Release { .. }) => "release",
+        Some(Verdict::Bury { .. }) => "bury",
+        None => "hand back",
+    }
 }
 
 /// Rules 3 and 7, F4: the later holder has published and removed the message; whatever the zombie says then, it does not

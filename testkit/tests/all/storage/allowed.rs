@@ -1,9 +1,9 @@
-//! Cases that are known to fail.
+//! What a case that fails says, and cases that are known to fail.
 
 use super::broken::Fault;
 use super::harness::Mutant;
 use futures_executor::block_on;
-use pillarbox_testkit::storage::{Trial, Violation};
+use pillarbox_testkit::storage::{Trial, Violation, cases};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Every other case holds on this store, and the two that do not are named.
@@ -49,4 +49,24 @@ fn a_name_that_is_no_case_is_told() {
     let trial = allowing("declares_what_it_can", &[("zero_limits", "see the tracker")]);
     let text = complaint(|| block_on(trial.declarations()).unwrap());
     assert!(text.contains("`zero_limits`, which is no case"), "{text}");
+}
+
+#[test]
+fn a_case_that_fails_explains_itself() {
+    let trial = Trial::new("stale_settle_is_fenced", &[], Mutant(Fault::SaysApplied));
+    let result = block_on(cases::fencing::stale_settle_is_fenced(&trial));
+    let text = complaint(|| trial.report(result));
+    println!("{text}");
+    for words in [
+        "`stale_settle_is_fenced` is broken",
+        "known as F3: a zombie completes or reschedules another's claim",
+        "rule 3: only a current token changes anything",
+        "expected: ",
+        "seen:     ",
+        "after these steps:",
+        "enqueue m1",
+        "the clock moves on by 601s",
+    ] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
 }
