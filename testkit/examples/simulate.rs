@@ -10,6 +10,7 @@
 
 #[path = "../tests/all/simulate/memory.rs"]
 mod memory;
+#[allow(clippy::unwrap_used, reason = "it is a test's")]
 #[path = "../tests/all/simulate/mutants.rs"]
 mod mutants;
 

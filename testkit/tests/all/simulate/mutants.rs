@@ -87,6 +87,8 @@ pub(super) enum Mutant {
     RelayReportsSuccess,
     /// The relay settles at once whatever it claimed.
     RelaySettlesTooEarly,
+    /// The relay goes no further once it has to bury something.
+    RelayStopsAtBurials,
     /// The transport sends each batch twice.
     SendsTwice,
     /// The transport confirms without sending.
@@ -98,7 +100,7 @@ pub(super) enum Mutant {
 }
 
 impl Mutant {
-    pub(super) const ALL: [Self; 39] = [
+    pub(super) const ALL: [Self; 40] = [
         Self::ShortLeases,
         Self::NoLease,
         Self::HalfLeases,
@@ -134,6 +136,7 @@ impl Mutant {
         Self::NeverStopsHinting,
         Self::RelayReportsSuccess,
         Self::RelaySettlesTooEarly,
+        Self::RelayStopsAtBurials,
         Self::SendsTwice,
         Self::ConfirmsNothing,
         Self::TurnsBatchesAround,
@@ -517,8 +520,18 @@ impl<S: Storage> Storage for BadRelay<S> {
     }
 
     async fn settle(&self, settlements: &Settlements) -> Result<Vec<Settled>, Error> {
-        if self.mutant != Mutant::RelayReportsSuccess {
-            return self.inner.settle(settlements).await;
+        let buries = |settlement| match settlement {
+            Settlement::Verdicts(verdicts) => {
+                verdicts.iter().any(|verdict| matches!(verdict, Verdict::Bury { .. }))
+            }
+            Settlement::HandBack { .. } => false,
+        };
+        match self.mutant {
+            Mutant::RelayStopsAtBurials if settlements.iter().any(|(_, settlement)| buries(settlement)) => {
+                return std::future::pending().await;
+            }
+            Mutant::RelayReportsSuccess => {}
+            _ => return self.inner.settle(settlements).await,
         }
         let mut reported = Settlements::new();
         for (token, settlement) in settlements.iter() {
