@@ -2,7 +2,7 @@
 
 use crate::support::{HANGS, TOPIC, all_ok, failure, message, publish, server, stream};
 use async_nats::jetstream::stream::Config;
-use pillarbox_core::{Effect, Error, ErrorKind, Transport as _};
+use pillarbox_core::{Destination, Effect, Error, ErrorKind, Transport as _};
 use pillarbox_nats::NatsTransport;
 use pillarbox_testkit::servers::{NatsServer, free_port};
 use std::time::Duration;
@@ -67,6 +67,25 @@ async fn a_server_that_does_not_answer() {
     server.pause().unwrap();
     let error = refused(&format!("{}?transport.connect_timeout=300ms", server.url())).await;
     says(&error, ErrorKind::Unavailable, &["transport.connect_timeout"]);
+}
+
+#[tokio::test]
+async fn an_authority_that_is_trusted_and_one_that_is_not() {
+    let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, identity.cert.pem()).unwrap();
+    std::fs::write(&key, identity.signing_key.serialize_pem()).unwrap();
+    let settings =
+        format!("tls {{ cert_file: \"{}\", key_file: \"{}\" }}", certificate.display(), key.display());
+    let server = NatsServer::start_with(&settings).unwrap();
+    let url = server.url().replace("nats://", "tls://");
+    let trusting = format!("{url}?transport.root_certificates={}", certificate.display());
+    let transport = NatsTransport::open(&trusting).await.unwrap_or_else(|error| panic!("{}", error.report()));
+    transport.probe(Destination::ONLY).await.unwrap();
+    // The system's authorities do not know it.
+    let error = refused(&url).await;
+    says(&error, ErrorKind::Misconfigured, &["transport.root_certificates", "ertificate"]);
 }
 
 #[tokio::test]
