@@ -14,10 +14,13 @@ pub(crate) const LEASE: Duration = Duration::from_secs(30);
 /// The database of the tests.
 pub(crate) const SHOP: &str = "shop";
 
+/// A transaction whose future was dropped is in the way of others for a minute, if nothing else is said.
+const GIVES_UP: [&str; 2] = ["--setParameter", "transactionLifetimeLimitSeconds=10"];
+
 /// The server that the tests of this process share. A guardian kills it when the process ends.
 pub(crate) fn server() -> &'static MongoServer {
     static SERVER: OnceLock<MongoServer> = OnceLock::new();
-    SERVER.get_or_init(|| MongoServer::start().unwrap())
+    SERVER.get_or_init(|| MongoServer::start_with(&GIVES_UP).unwrap())
 }
 
 /// A name that no other test of this process has.
