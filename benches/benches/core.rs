@@ -1,15 +1,13 @@
 //! What the parts cost that no server is needed for: `cargo bench -p pillarbox-benches --bench core [-- FILTER]`.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pillarbox_benches::{Keys, Nowhere, Supply};
+use pillarbox::TokioTimer;
+use pillarbox_benches::{Keys, Nowhere, Supply, drain_memory};
 use pillarbox_core::{
-    AnyStorage, AnyTransport, Command, Nonce, Observation, Observer, Record, Relay, RelayConfig, Timestamp,
-    Token, Verdict, step,
+    AnyStorage, AnyTransport, CloudEvents, Command, Nonce, Record, Timestamp, Token, Verdict, step,
 };
 use pillarbox_memory::MemoryStorage;
 use std::hint::black_box;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const MESSAGES: u32 = 50_000;
@@ -30,6 +28,27 @@ fn state(criterion: &mut Criterion) {
     });
 }
 
+/// Messages as they are stored and sent.
+fn encoding(criterion: &mut Criterion) {
+    let message = Keys::Of(100).message(7).expect("a message within the limits");
+    let record = bytes::Bytes::from(pillarbox_redis::layout::encode(&message, 3));
+    let source = CloudEvents::new("/bench").expect("a source");
+    let mut group = criterion.benchmark_group("encoding");
+    group.bench_function("redis, encode", |bencher| {
+        bencher.iter(|| pillarbox_redis::layout::encode(black_box(&message), 3));
+    });
+    group.bench_function("redis, decode", |bencher| {
+        bencher.iter(|| pillarbox_redis::layout::decode(black_box(&record)));
+    });
+    group.bench_function("mongodb, encode", |bencher| {
+        bencher.iter(|| pillarbox_mongodb::layout::encode(black_box(&message), 3));
+    });
+    group.bench_function("cloudevents, attributes", |bencher| {
+        bencher.iter(|| source.attributes(black_box(&message)));
+    });
+    group.finish();
+}
+
 /// The whole relay between a store and a broker that do nothing: per message, what the relay itself costs.
 fn relay(criterion: &mut Criterion) {
     let runtime = runtime();
@@ -42,7 +61,7 @@ fn relay(criterion: &mut Criterion) {
             group.bench_function(id, |bencher| {
                 bencher.iter_batched(
                     || supply.refill(),
-                    |()| runtime.block_on(supply.drain(supply, Nowhere, BATCH)),
+                    |()| runtime.block_on(supply.drain(supply, Nowhere, BATCH, TokioTimer::new())),
                     BatchSize::PerIteration,
                 );
             });
@@ -54,7 +73,7 @@ fn relay(criterion: &mut Criterion) {
             || supply.refill(),
             |()| {
                 let (storage, transport) = (AnyStorage::new(supply), AnyTransport::new(Nowhere));
-                runtime.block_on(supply.drain(storage, transport, BATCH))
+                runtime.block_on(supply.drain(storage, transport, BATCH, TokioTimer::new()))
             },
             BatchSize::PerIteration,
         );
@@ -79,36 +98,12 @@ fn memory(criterion: &mut Criterion) {
                     storage.enqueue_alone(&messages).expect("memory takes them");
                     storage
                 },
-                |storage| runtime.block_on(drain(storage)),
+                |storage| runtime.block_on(drain_memory(storage, MESSAGES, BATCH, TokioTimer::new())),
                 BatchSize::PerIteration,
             );
         });
     }
     group.finish();
-}
-
-async fn drain(storage: MemoryStorage) {
-    let settled = Arc::new(Settled::default());
-    let relay = Relay::new(storage, Nowhere, RelayConfig::default().batch_size(BATCH));
-    let relay =
-        relay.expect("the settings hold").timer(pillarbox::TokioTimer::new()).observer(Arc::clone(&settled));
-    let drained = std::future::poll_fn(|_| {
-        let done = settled.0.load(Ordering::Relaxed) >= MESSAGES;
-        if done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    });
-    relay.run(drained).await.expect("memory refuses nothing");
-}
-
-/// Counts what the store has taken as published.
-#[derive(Debug, Default)]
-struct Settled(AtomicU32);
-
-impl Observer for Settled {
-    fn observe(&self, observation: &Observation<'_>) {
-        if let Observation::Settled { published, .. } = observation {
-            self.0.fetch_add(*published, Ordering::Relaxed);
-        }
-    }
 }
 
 fn supply(keys: Keys, run_length: u32) -> &'static Supply {
@@ -121,5 +116,5 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime without a network")
 }
 
-criterion_group!(benches, state, relay, memory);
+criterion_group!(benches, state, encoding, relay, memory);
 criterion_main!(benches);

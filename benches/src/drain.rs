@@ -1,56 +1,45 @@
 //! Drains an outbox in two ways: by real relays, and by a plain loop.
 
 use crate::BoxError;
+use crate::broker::Broker;
 use pillarbox::TokioTimer;
-use pillarbox_core::{
-    Claim, Destination, Error, Message, Nonce, Outcomes, Relay, RelayConfig, Settlements, Storage, Transport,
-    TransportGuarantees, Verdict,
-};
+use pillarbox_core::{Backoff, Claim, Nonce, Relay, RelayConfig, Settlements, Storage, Transport, Verdict};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// A broker that confirms at once, and counts.
-struct Nowhere {
-    published: AtomicU64,
-    wanted: u64,
-    done: watch::Sender<bool>,
-}
+/// What a refused message waits for: short, so that a drain with failures measures work and not the waiting for its last message.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(20));
 
-impl Transport for Nowhere {
-    async fn publish(&self, batch: &[Message], outcomes: &mut Outcomes) {
-        outcomes.fill(|| Ok(()));
-        let before = self.published.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        if before + batch.len() as u64 >= self.wanted {
-            self.done.send_replace(true);
-        }
-    }
-
-    async fn probe(&self, _destination: Destination) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn guarantees(&self, _destination: Destination) -> TransportGuarantees {
-        TransportGuarantees { deduplicates: false, max_payload: u32::MAX, prefix_per_key: true }
-    }
-}
-
-/// Drains `count` messages with `relays` relays; answers how long it took until all were settled.
+/// Drains `count` messages with `relays` relays into a broker that refuses some; answers how long it took until all were settled.
 pub(crate) async fn by_relays<S: Storage + Clone + 'static>(
     storage: &S,
     relays: u32,
     batch: u32,
     count: u64,
+    failing_percent: u32,
 ) -> Result<Duration, BoxError> {
-    let (done, _) = watch::channel(false);
-    let transport = Arc::new(Nowhere { published: AtomicU64::new(0), wanted: count, done });
+    let broker = Arc::new(Broker::new(count, failing_percent));
     let begun = Instant::now();
+    into_broker(storage, &broker, relays, batch, || broker.done()).await?;
+    let took = begun.elapsed();
+    let confirmed = broker.confirmed();
+    if confirmed == count { Ok(took) } else { Err(format!("{confirmed} of {count} were published").into()) }
+}
+
+/// Runs relays until `done` tells them to stop and they have settled what they hold.
+pub(crate) async fn into_broker<S: Storage + Clone + 'static, T: Transport + 'static>(
+    storage: &S,
+    transport: &Arc<T>,
+    relays: u32,
+    batch: u32,
+    done: impl Fn() -> watch::Receiver<bool>,
+) -> Result<(), BoxError> {
     let mut running = Vec::new();
     for _ in 0..relays {
-        let config = RelayConfig::default().batch_size(batch);
-        let relay = Relay::new(storage.clone(), Arc::clone(&transport), config)?.timer(TokioTimer::new());
-        let mut done = transport.done.subscribe();
+        let config = RelayConfig::default().batch_size(batch).retry(RETRY).max_attempts(1_000);
+        let relay = Relay::new(storage.clone(), Arc::clone(transport), config)?.timer(TokioTimer::new());
+        let mut done = done();
         running.push(tokio::spawn(async move {
             relay
                 .run(async move {
@@ -62,9 +51,7 @@ pub(crate) async fn by_relays<S: Storage + Clone + 'static>(
     for relay in running {
         relay.await??;
     }
-    let took = begun.elapsed();
-    let published = transport.published.load(Ordering::Relaxed);
-    if published == count { Ok(took) } else { Err(format!("{published} of {count} were published").into()) }
+    Ok(())
 }
 
 /// Drains by claiming and settling, one claim at a time.

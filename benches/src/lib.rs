@@ -4,22 +4,38 @@
 //! no lease, no order and no count. The ratio to it says what the outbox costs, and it is comparable between machines, which
 //! the rates alone are not.
 
+mod broker;
 mod drain;
+mod growth;
+mod latency;
+mod measure;
+mod memory;
+mod memory_store;
 mod messages;
 mod mongo_store;
 mod nothing;
+mod plot;
+mod processor;
 mod redis_backlog;
 mod redis_store;
 mod row;
 mod sql_store;
+mod subject;
+mod table;
 
+pub use growth::{ClaimTimes, Drained, Stored, claims, drain_here, fill};
+pub use measure::{Case, fill_and_drain, measure};
+pub use memory_store::{MemoryBench, drain_memory};
 pub use messages::{Keys, PAYLOAD};
-pub use mongo_store::{MongoBench, MongoFloor};
-pub use nothing::{Nowhere, Supply};
-pub use redis_backlog::{Drained, RedisBacklog, ServerCalls, drain_here};
+pub use mongo_store::MongoBench;
+pub use nothing::{Nowhere, Still, Supply};
+pub use plot::plot;
+pub use redis_backlog::{RedisBacklog, ServerCalls};
 pub use redis_store::RedisBench;
 pub use row::{Row, Work};
-pub use sql_store::SqlBench;
+pub use sql_store::{Place, SqlBench};
+pub use subject::Subject;
+pub use table::table;
 
 /// What goes wrong in a measurement ends it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

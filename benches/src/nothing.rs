@@ -1,11 +1,10 @@
 //! A store and a broker that do nothing, so that what is measured over them is the relay alone.
 
 use crate::{BoxError, Keys};
-use pillarbox::TokioTimer;
 use pillarbox_core::{
-    Admin, Claim, Claimed, Content, Destination, Entry, Error, HeadPolicy, Message, Order, Outcome, Outcomes,
-    Relay, RelayConfig, Renewed, RepeatedIds, Run, Settled, Settlements, Storage, StorageGuarantees,
-    Timestamp, Token, Transport, TransportGuarantees, Wakeup,
+    Admin, Claim, Claimed, Content, Destination, Entry, Error, HeadPolicy, Message, Moment, Order, Outcome,
+    Outcomes, Relay, RelayConfig, Renewed, RepeatedIds, Run, Settled, Settlements, Storage,
+    StorageGuarantees, Timer, Timestamp, Token, Transport, TransportGuarantees, Wakeup,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -49,13 +48,14 @@ impl Supply {
         storage: impl Storage,
         transport: impl Transport,
         batch: u32,
+        timer: impl Timer,
     ) -> Result<(), Error> {
         let relay = Relay::new(storage, transport, RelayConfig::default().batch_size(batch))?;
         let drained = std::future::poll_fn(|_| {
             let done = self.settled.load(Ordering::Relaxed) >= self.count();
             if done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
         });
-        relay.timer(TokioTimer::new()).run(drained).await
+        relay.timer(timer).run(drained).await
     }
 }
 
@@ -129,5 +129,19 @@ impl Transport for Nowhere {
 
     fn guarantees(&self, _: Destination) -> TransportGuarantees {
         TransportGuarantees { deduplicates: false, max_payload: u32::MAX, prefix_per_key: true }
+    }
+}
+
+/// A time that stands still: for relays that never have to wait, where the system cannot tell the time, as under Valgrind.
+#[derive(Clone, Copy, Debug)]
+pub struct Still;
+
+impl Timer for Still {
+    fn now(&self) -> Moment {
+        Moment::ORIGIN
+    }
+
+    async fn sleep_until(&self, _: Moment) {
+        std::future::pending::<()>().await;
     }
 }

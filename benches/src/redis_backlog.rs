@@ -1,11 +1,10 @@
-use crate::messages::with_payload;
-use crate::{BoxError, Keys, drain};
-use pillarbox_core::{InvalidMessage, Message, Timestamp};
+use crate::BoxError;
+use crate::growth::{message, now_in};
 use pillarbox_redis::RedisStorage;
 use pillarbox_testkit::servers::RedisServer;
 use redis::aio::MultiplexedConnection;
-use serde::{Deserialize, Serialize};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use serde::Serialize;
+use std::time::Duration;
 
 const OUTBOX: &str = "backlog";
 const ENQUEUED_AT_ONCE: u32 = 500;
@@ -28,17 +27,6 @@ pub struct ServerCalls {
     pub calls: usize,
 }
 
-/// What a relay in a process of its own says of itself.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Drained {
-    /// Messages a second.
-    pub per_s: f64,
-    /// MiB of memory that the process had resident before its relay began.
-    pub resident_before_mib: f64,
-    /// MiB of memory that it had resident at most.
-    pub resident_peak_mib: f64,
-}
-
 impl RedisBacklog {
     /// Starts the server and fills the outbox; `progress` is told how many messages were enqueued.
     ///
@@ -52,8 +40,8 @@ impl RedisBacklog {
         let due = now_in(Duration::from_millis(500));
         let all: Vec<u32> = (0..scheduled + pending).collect();
         for numbers in all.chunks(ENQUEUED_AT_ONCE as usize) {
-            let message = |number: u32| message(number, (number < scheduled).then_some(due));
-            let batch = numbers.iter().map(|number| message(*number)).collect::<Result<Vec<_>, _>>()?;
+            let scheduled = |number: u32| message(number, (number < scheduled).then_some(due));
+            let batch = numbers.iter().map(|number| scheduled(*number)).collect::<Result<Vec<_>, _>>()?;
             let mut transaction = redis::pipe();
             outbox.append(transaction.atomic(), &batch)?;
             transaction.exec_async(&mut backlog.connection).await?;
@@ -109,38 +97,4 @@ impl std::fmt::Debug for RedisBacklog {
             .field("address", &self.server.address())
             .finish_non_exhaustive()
     }
-}
-
-/// Drains an outbox of `count` messages with one relay to nowhere, and says how much memory this process took.
-///
-/// # Errors
-/// If the store fails, or where the system has no `/proc/self/status`.
-pub async fn drain_here(url: &str, count: u64) -> Result<Drained, BoxError> {
-    let storage = RedisStorage::open(url).await?;
-    let resident_before_mib = resident("VmRSS:")?;
-    let took = drain::by_relays(&storage, 1, ENQUEUED_AT_ONCE, count).await?;
-    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    let per_s = count as f64 / took.as_secs_f64();
-    Ok(Drained { per_s: per_s.round(), resident_before_mib, resident_peak_mib: resident("VmHWM:")? })
-}
-
-fn message(number: u32, due: Option<Timestamp>) -> Result<Message, InvalidMessage> {
-    let keys = if number.is_multiple_of(2) { Keys::None } else { Keys::Of(10_000) };
-    let message = keys.address(number);
-    with_payload(match due {
-        Some(due) => message.deliver_at(due),
-        None => message,
-    })
-}
-
-fn now_in(delay: Duration) -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + delay;
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-fn resident(field: &str) -> Result<f64, BoxError> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-    Ok(kibibytes.ok_or("/proc/self/status does not tell the memory")? / 1024.0)
 }

@@ -1,19 +1,17 @@
-use crate::row::{hundredths, per_second};
-use crate::{BoxError, Keys, Row, Work, drain};
-use futures_util::future::try_join_all;
+use crate::{BoxError, Subject};
 use pillarbox_core::Message;
 use pillarbox_redis::{RedisStorage, layout};
 use pillarbox_testkit::servers::RedisServer;
 use redis::aio::MultiplexedConnection;
-use std::time::{Duration, Instant};
+
+/// The list that the floor is pushed to, and the one that it is moved to.
+const FLOOR: [&str; 2] = ["floor", "moved"];
 
 /// Measures the storage in Redis, on a server of its own without persistence.
 pub struct RedisBench {
     server: RedisServer,
     outbox: RedisStorage,
     connection: MultiplexedConnection,
-    messages: u32,
-    batch: u32,
 }
 
 impl RedisBench {
@@ -21,108 +19,34 @@ impl RedisBench {
     ///
     /// # Errors
     /// If it does not start.
-    pub async fn start(messages: u32, batch: u32) -> Result<Self, BoxError> {
+    pub async fn start() -> Result<Self, BoxError> {
         let server = RedisServer::start()?;
         let connection = redis::Client::open(server.url())?.get_multiplexed_async_connection().await?;
         let outbox = RedisStorage::open(&format!("{}?outbox.name=bench", server.url())).await?;
-        Ok(Self { server, outbox, connection, messages, batch })
+        Ok(Self { server, outbox, connection })
     }
 
-    /// Measures one case, floor and outbox one after the other.
-    ///
-    /// # Errors
-    /// Whatever stops it.
-    pub async fn measure(&mut self, work: Work, keys: Keys, relays: u32) -> Result<Row, BoxError> {
-        let batches = self.batches(keys)?;
-        match work {
-            Work::Enqueue => self.enqueue(keys, relays, &batches).await,
-            Work::Drain => self.drain(keys, relays, &batches).await,
-        }
+    /// Where the server listens.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+}
+
+impl Subject for RedisBench {
+    type Storage = RedisStorage;
+
+    fn name(&self) -> &'static str {
+        "redis"
     }
 
-    fn batches(&self, keys: Keys) -> Result<Vec<Vec<Message>>, BoxError> {
-        let numbers: Vec<u32> = (0..self.messages).collect();
-        let batch = |numbers: &[u32]| numbers.iter().map(|number| keys.message(*number)).collect();
-        Ok(numbers.chunks(self.batch as usize).map(batch).collect::<Result<_, _>>()?)
+    fn storage(&self) -> &RedisStorage {
+        &self.outbox
     }
 
-    async fn enqueue(
-        &mut self,
-        keys: Keys,
-        producers: u32,
-        batches: &[Vec<Message>],
-    ) -> Result<Row, BoxError> {
-        self.clear().await?;
-        let begun = Instant::now();
-        for batch in batches {
-            let mut pipeline = redis::pipe();
-            for message in batch {
-                pipeline.cmd("RPUSH").arg("floor").arg(layout::encode(message, 0)).ignore();
-            }
-            pipeline.exec_async(&mut self.connection).await?;
-        }
-        let floor = begun.elapsed();
-        self.clear().await?;
-        let begun = Instant::now();
-        let share = batches.len().div_ceil(producers as usize);
-        try_join_all(batches.chunks(share).map(|batches| self.append_all(batches))).await?;
-        let ours = begun.elapsed();
-        let mut row = self.row(Work::Enqueue, keys, producers, "rpush-pipelined", floor);
-        self.rate(&mut row, ours);
-        Ok(row)
+    fn server(&self) -> Option<u32> {
+        self.server.process().process_id()
     }
 
-    async fn drain(&mut self, keys: Keys, relays: u32, batches: &[Vec<Message>]) -> Result<Row, BoxError> {
-        let count = u64::from(self.messages);
-        self.clear().await?;
-        self.append_all(batches).await?;
-        let ours = drain::by_relays(&self.outbox, relays, self.batch, count).await?;
-
-        self.clear().await?;
-        self.append_all(batches).await?;
-        let before = self.processor().await?;
-        let plain = drain::by_loop(&self.outbox, self.batch, count).await?;
-        let server = self.processor().await? - before;
-
-        self.clear().await?;
-        for batch in batches {
-            let records: Vec<_> = batch.iter().map(|message| layout::encode(message, 0)).collect();
-            redis::cmd("RPUSH").arg("floor").arg(records).exec_async(&mut self.connection).await?;
-        }
-        let before = self.processor().await?;
-        let begun = Instant::now();
-        for batch in batches {
-            let mut pipeline = redis::pipe();
-            for _ in batch {
-                pipeline.cmd("LMOVE").arg("floor").arg("moved").arg("LEFT").arg("RIGHT");
-            }
-            let moved: Vec<bytes::Bytes> = pipeline.query_async(&mut self.connection).await?;
-            if moved.len() != batch.len() {
-                return Err("the floor's list ended early".into());
-            }
-        }
-        let floor = begun.elapsed();
-        let floor_server = self.processor().await? - before;
-
-        let mut row = self.row(Work::Drain, keys, relays, "lmove-pipelined", floor);
-        self.rate(&mut row, ours);
-        row.loop_per_s = Some(per_second(self.messages, plain));
-        row.server_us = Some(hundredths(server * 1e6 / f64::from(self.messages)));
-        row.floor_server_us = Some(hundredths(floor_server * 1e6 / f64::from(self.messages)));
-        Ok(row)
-    }
-
-    async fn append_all(&self, batches: &[Vec<Message>]) -> Result<(), BoxError> {
-        let mut connection = self.connection.clone();
-        for batch in batches {
-            let mut transaction = redis::pipe();
-            self.outbox.append(transaction.atomic(), batch)?;
-            transaction.exec_async(&mut connection).await?;
-        }
-        Ok(())
-    }
-
-    /// Empties everything but the settings.
     async fn clear(&mut self) -> Result<(), BoxError> {
         let settings = "{bench}:settings";
         let kept: Vec<Vec<u8>> =
@@ -132,40 +56,65 @@ impl RedisBench {
         Ok(pipeline.exec_async(&mut self.connection).await?)
     }
 
-    /// Seconds of processor that the server has used.
-    async fn processor(&mut self) -> Result<f64, BoxError> {
-        let info: String = redis::cmd("INFO").arg("cpu").query_async(&mut self.connection).await?;
-        let fact = |name: &str| {
-            let line = info.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|rest| rest.strip_prefix(':')).and_then(|number| number.trim().parse::<f64>().ok())
-        };
-        let used = fact("used_cpu_user_main_thread").zip(fact("used_cpu_sys_main_thread"));
-        used.map(|(user, system)| user + system).ok_or_else(|| "INFO does not tell processor times".into())
+    async fn stored_bytes(&self) -> Result<u64, BoxError> {
+        let mut connection = self.connection.clone();
+        let info: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
+        let dataset = info.lines().find_map(|line| line.strip_prefix("used_memory_dataset:"));
+        Ok(dataset.ok_or("INFO does not tell the memory of the data")?.trim().parse()?)
     }
 
-    fn row(&self, work: Work, keys: Keys, relays: u32, floor: &'static str, took: Duration) -> Row {
-        Row {
-            storage: "redis",
-            work,
-            case: keys.name(),
-            relays,
-            batch: self.batch,
-            floor,
-            floor_per_s: per_second(self.messages, took),
-            ours_per_s: 0,
-            ratio: 0.0,
-            loop_per_s: None,
-            server_us: None,
-            floor_server_us: None,
+    async fn enqueue(&self, batch: &[Message]) -> Result<(), BoxError> {
+        let mut transaction = redis::pipe();
+        self.outbox.append(transaction.atomic(), batch)?;
+        Ok(transaction.exec_async(&mut self.connection.clone()).await?)
+    }
+
+    async fn enqueue_with_business(&self, message: &Message) -> Result<(), BoxError> {
+        let mut transaction = redis::pipe();
+        transaction.atomic().cmd("SET").arg(business(message)).arg("created").ignore();
+        self.outbox.append(&mut transaction, std::slice::from_ref(message))?;
+        Ok(transaction.exec_async(&mut self.connection.clone()).await?)
+    }
+
+    const INSERT_FLOOR: &'static str = "rpush-in-multi";
+
+    async fn insert_floor(&self, batch: &[Message]) -> Result<(), BoxError> {
+        let mut transaction = redis::pipe();
+        for message in batch {
+            transaction.atomic().cmd("RPUSH").arg(FLOOR[0]).arg(layout::encode(message, 0)).ignore();
+        }
+        Ok(transaction.exec_async(&mut self.connection.clone()).await?)
+    }
+
+    async fn insert_floor_with_business(&self, message: &Message) -> Result<(), BoxError> {
+        let mut transaction = redis::pipe();
+        transaction.atomic().cmd("SET").arg(business(message)).arg("created").ignore();
+        transaction.cmd("RPUSH").arg(FLOOR[0]).arg(layout::encode(message, 0)).ignore();
+        Ok(transaction.exec_async(&mut self.connection.clone()).await?)
+    }
+
+    const DRAIN_FLOOR: &'static str = "lmove-pipelined";
+
+    async fn drain_floor(&self, batch: u32) -> Result<u32, BoxError> {
+        let mut connection = self.connection.clone();
+        let mut moved = 0;
+        loop {
+            let mut pipeline = redis::pipe();
+            for _ in 0..batch {
+                pipeline.cmd("LMOVE").arg(FLOOR[0]).arg(FLOOR[1]).arg("LEFT").arg("RIGHT");
+            }
+            let bodies: Vec<Option<bytes::Bytes>> = pipeline.query_async(&mut connection).await?;
+            let some = bodies.iter().flatten().count();
+            moved += u32::try_from(some)?;
+            if some < bodies.len() {
+                return Ok(moved);
+            }
         }
     }
+}
 
-    fn rate(&self, row: &mut Row, took: Duration) {
-        row.ours_per_s = per_second(self.messages, took);
-        #[allow(clippy::cast_precision_loss, reason = "rates are far below 2^52")]
-        let ratio = row.ours_per_s as f64 / row.floor_per_s.max(1) as f64;
-        row.ratio = hundredths(ratio);
-    }
+fn business(message: &Message) -> String {
+    format!("order:{}", message.id())
 }
 
 impl std::fmt::Debug for RedisBench {

@@ -2,13 +2,33 @@ use serde::Serialize;
 use std::time::Duration;
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Work {
     /// Messages are enqueued, a batch in each transaction.
     Enqueue,
+    /// Messages are enqueued, each in a transaction with a write of business data; 32 producers unless said otherwise.
+    Transaction,
     /// A filled outbox is drained: claimed, published to nowhere, settled.
     Drain,
+    /// A relay waits, and one message after the other comes.
+    Latency,
+    /// A filled outbox in memory is drained into a real broker.
+    #[value(skip)]
+    Publish,
+}
+
+impl Work {
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enqueue => "enqueue",
+            Self::Transaction => "transaction",
+            Self::Drain => "drain",
+            Self::Latency => "latency",
+            Self::Publish => "publish",
+        }
+    }
 }
 
 /// One measurement.
@@ -16,10 +36,14 @@ pub enum Work {
 pub struct Row {
     /// The storage.
     pub storage: &'static str,
-    /// What it did.
+    /// The transport.
+    pub transport: &'static str,
+    /// What they did.
     pub work: Work,
     /// How the messages are keyed.
     pub case: &'static str,
+    /// Of 100 sends, how many the broker refused.
+    pub failing_percent: u32,
     /// How many relays, or producers, ran side by side.
     pub relays: u32,
     /// How many messages a claim, or a transaction, has.
@@ -35,12 +59,66 @@ pub struct Row {
     /// Messages a second of claiming and settling in a plain loop, one claim at a time; drains only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loop_per_s: Option<u64>,
-    /// Microseconds of the server's processor for each message, in that loop; drains only.
+    /// Microseconds of the server's processor for each message; in drains those of the plain loop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_us: Option<f64>,
     /// The same for the floor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor_server_us: Option<f64>,
+    /// Microseconds of this process's processor for each message, through real relays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_us: Option<f64>,
+    /// The same for the floor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor_client_us: Option<f64>,
+    /// Bytes that the store takes for each message that waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<f64>,
+    /// Milliseconds from the begin of the enqueueing transaction to the publish that half of the messages stayed under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p50_ms: Option<f64>,
+    /// The same for 99 of 100 messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99_ms: Option<f64>,
+    /// Milliseconds that the enqueueing transaction itself takes in the median, which `p50_ms` includes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit_p50_ms: Option<f64>,
+}
+
+impl Row {
+    /// A row without its figures.
+    pub(crate) fn new(storage: &'static str, work: Work, relays: u32, batch: u32) -> Self {
+        Self {
+            storage,
+            transport: "nowhere",
+            work,
+            case: "unkeyed",
+            failing_percent: 0,
+            relays,
+            batch,
+            floor: "",
+            floor_per_s: 0,
+            ours_per_s: 0,
+            ratio: 0.0,
+            loop_per_s: None,
+            server_us: None,
+            floor_server_us: None,
+            client_us: None,
+            floor_client_us: None,
+            bytes: None,
+            p50_ms: None,
+            p99_ms: None,
+            commit_p50_ms: None,
+        }
+    }
+
+    /// Enters both rates and their ratio.
+    pub(crate) fn rates(&mut self, floor_per_s: u64, ours_per_s: u64) {
+        (self.floor_per_s, self.ours_per_s) = (floor_per_s, ours_per_s);
+        #[allow(clippy::cast_precision_loss, reason = "rates are far below 2^52")]
+        let ratio = ours_per_s as f64 / floor_per_s.max(1) as f64;
+        self.ratio = hundredths(ratio);
+    }
 }
 
 #[allow(
@@ -50,6 +128,15 @@ pub struct Row {
 )]
 pub(crate) fn per_second(messages: u32, took: Duration) -> u64 {
     (f64::from(messages) / took.as_secs_f64()).round() as u64
+}
+
+/// Microseconds of `used` for each of the messages.
+pub(crate) fn micros_each(used: Duration, messages: u32) -> f64 {
+    hundredths(used.as_secs_f64() * 1e6 / f64::from(messages))
+}
+
+pub(crate) fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 pub(crate) fn hundredths(number: f64) -> f64 {

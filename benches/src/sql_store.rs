@@ -1,11 +1,10 @@
-use crate::row::{hundredths, per_second};
-use crate::{BoxError, Keys, Row, Work, drain};
-use futures_util::future::try_join_all;
-use pillarbox_core::Message;
+use crate::{BoxError, Subject};
+use pillarbox_core::{Enqueue as _, Message};
 use pillarbox_sql::{Dialect, SqlConfig, SqlStorage};
 use pillarbox_testkit::servers::{MariaDbServer, PostgresServer, ServerFolder};
+use sqlx::pool::PoolConnection;
 use sqlx::{MySql, Postgres, Sqlite};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// The bytes of a message in the floor's table.
 const FLOOR_BYTES: usize = 362;
@@ -15,11 +14,59 @@ const FLOOR_BYTES: usize = 362;
 pub struct SqlBench<D: Dialect, Place> {
     name: &'static str,
     outbox: SqlStorage<D>,
+    statements: Statements,
+    /// The number of the next row of the floor.
+    floor: AtomicI64,
+    place: Place,
+}
+
+/// What each database says in its own words.
+#[derive(Clone, Copy, Debug)]
+struct Statements {
     /// Takes so many rows from the front of the floor's table.
     take: &'static str,
-    messages: u32,
-    batch: u32,
-    _place: Place,
+    /// Empties a table, and leaves nothing of its rows behind.
+    empty: &'static str,
+    /// Tells the bytes of the table of messages with its indexes.
+    bytes: &'static str,
+}
+
+/// Where a database is.
+pub trait Place {
+    /// The process of its server, if there is one.
+    fn process_id(&self) -> Option<u32>;
+    /// What a client opens.
+    fn url(&self) -> String;
+}
+
+impl Place for ServerFolder {
+    fn process_id(&self) -> Option<u32> {
+        None
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite://{}?mode=rwc", self.path().join("bench.db").display())
+    }
+}
+
+impl Place for PostgresServer {
+    fn process_id(&self) -> Option<u32> {
+        self.process().process_id()
+    }
+
+    fn url(&self) -> String {
+        Self::url(self)
+    }
+}
+
+impl Place for MariaDbServer {
+    fn process_id(&self) -> Option<u32> {
+        self.process().process_id()
+    }
+
+    fn url(&self) -> String {
+        Self::url(self)
+    }
 }
 
 impl SqlBench<Sqlite, ServerFolder> {
@@ -27,12 +74,15 @@ impl SqlBench<Sqlite, ServerFolder> {
     ///
     /// # Errors
     /// If it cannot be made.
-    pub async fn sqlite(messages: u32, batch: u32) -> Result<Self, BoxError> {
+    pub async fn sqlite() -> Result<Self, BoxError> {
         let folder = ServerFolder::create("sqlite")?;
-        let url = format!("sqlite://{}?mode=rwc", folder.path().join("bench.db").display());
-        let take =
-            "DELETE FROM floor WHERE id IN (SELECT id FROM floor ORDER BY id LIMIT $1) RETURNING payload";
-        Self::open("sqlite", &url, take, folder, messages, batch).await
+        let statements = Statements {
+            take: "DELETE FROM floor WHERE id IN (SELECT id FROM floor ORDER BY id LIMIT $1) RETURNING *",
+            empty: "DELETE FROM",
+            bytes: "SELECT (page_count - freelist_count) * page_size \
+                    FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
+        };
+        Self::open("sqlite", statements, folder).await
     }
 }
 
@@ -41,10 +91,15 @@ impl SqlBench<Postgres, PostgresServer> {
     ///
     /// # Errors
     /// If it does not start.
-    pub async fn postgres(messages: u32, batch: u32) -> Result<Self, BoxError> {
+    pub async fn postgres() -> Result<Self, BoxError> {
         let server = PostgresServer::start()?;
-        let take = "DELETE FROM floor WHERE id IN (SELECT id FROM floor ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING payload";
-        Self::open("postgres", &server.url(), take, server, messages, batch).await
+        let statements = Statements {
+            take: "DELETE FROM floor WHERE id IN (SELECT id FROM floor ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) \
+                   RETURNING *",
+            empty: "TRUNCATE",
+            bytes: "SELECT pg_total_relation_size('pillarbox_message')",
+        };
+        Self::open("postgres", statements, server).await
     }
 }
 
@@ -53,120 +108,133 @@ impl SqlBench<MySql, MariaDbServer> {
     ///
     /// # Errors
     /// If it does not start.
-    pub async fn mariadb(messages: u32, batch: u32) -> Result<Self, BoxError> {
+    pub async fn mariadb() -> Result<Self, BoxError> {
         let server = MariaDbServer::start()?;
-        let take = "DELETE FROM floor ORDER BY id LIMIT ? RETURNING payload";
-        Self::open("mariadb", &server.url(), take, server, messages, batch).await
+        let statements = Statements {
+            take: "DELETE FROM floor ORDER BY id LIMIT ? RETURNING *",
+            empty: "TRUNCATE TABLE",
+            bytes: "SELECT CAST(file_size AS SIGNED) FROM information_schema.innodb_sys_tablespaces \
+                    WHERE name LIKE '%/pillarbox_message'",
+        };
+        Self::open("mariadb", statements, server).await
     }
 }
 
-impl<D: Dialect, Place> SqlBench<D, Place> {
-    async fn open(
-        name: &'static str,
-        url: &str,
-        take: &'static str,
-        place: Place,
-        messages: u32,
-        batch: u32,
-    ) -> Result<Self, BoxError> {
-        let config = SqlConfig::<D>::from_url(url)?;
+impl<D: Dialect, P: Place> SqlBench<D, P> {
+    async fn open(name: &'static str, statements: Statements, place: P) -> Result<Self, BoxError> {
+        let config = SqlConfig::<D>::from_url(&place.url())?;
         SqlStorage::migrate(&config).await?;
         let outbox = SqlStorage::connect(config).await?;
         let blob = if D::NUMBERED { "bytea" } else { "blob" };
         let mut connection = outbox.pool().acquire().await?;
-        D::script(
-            &mut connection,
+        for table in [
             format!("CREATE TABLE floor (id BIGINT PRIMARY KEY, payload {blob} NOT NULL)"),
-        )
-        .await?;
-        drop(connection);
-        Ok(Self { name, outbox, take, messages, batch, _place: place })
-    }
-
-    /// Measures one case, floor and outbox one after the other.
-    ///
-    /// # Errors
-    /// Whatever stops it.
-    pub async fn measure(&mut self, work: Work, keys: Keys, relays: u32) -> Result<Row, BoxError> {
-        self.clear().await?;
-        let filling = self.fill_floor().await?;
-        let numbers: Vec<u32> = (0..self.messages).collect();
-        let batch = |numbers: &[u32]| numbers.iter().map(|number| keys.message(*number)).collect();
-        let batches: Vec<Vec<Message>> =
-            numbers.chunks(self.batch as usize).map(batch).collect::<Result<_, _>>()?;
-        let count = u64::from(self.messages);
-        let (floor, floor_took, ours, plain) = match work {
-            Work::Enqueue => {
-                let begun = Instant::now();
-                let share = batches.len().div_ceil(relays as usize);
-                try_join_all(batches.chunks(share).map(|batches| self.enqueue_all(batches))).await?;
-                ("insert", filling, begun.elapsed(), None)
-            }
-            Work::Drain => {
-                let floor = self.take_floor().await?;
-                self.enqueue_all(&batches).await?;
-                let ours = drain::by_relays(&self.outbox, relays, self.batch, count).await?;
-                self.enqueue_all(&batches).await?;
-                let plain = drain::by_loop(&self.outbox, self.batch, count).await?;
-                ("delete-returning", floor, ours, Some(plain))
-            }
-        };
-        let (floor_per_s, ours_per_s) =
-            (per_second(self.messages, floor_took), per_second(self.messages, ours));
-        #[allow(clippy::cast_precision_loss, reason = "rates are far below 2^52")]
-        let ratio = hundredths(ours_per_s as f64 / floor_per_s.max(1) as f64);
-        Ok(Row {
-            storage: self.name,
-            work,
-            case: keys.name(),
-            relays,
-            batch: self.batch,
-            floor,
-            floor_per_s,
-            ours_per_s,
-            ratio,
-            loop_per_s: plain.map(|plain| per_second(self.messages, plain)),
-            server_us: None,
-            floor_server_us: None,
-        })
-    }
-
-    async fn enqueue_all(&self, batches: &[Vec<Message>]) -> Result<(), BoxError> {
-        for batch in batches {
-            self.outbox.enqueue_alone(batch).await?;
+            "CREATE TABLE business (id CHAR(36) PRIMARY KEY, state VARCHAR(20) NOT NULL)".to_owned(),
+        ] {
+            D::script(&mut connection, table).await?;
         }
-        Ok(())
+        drop(connection);
+        Ok(Self { name, outbox, statements, floor: AtomicI64::new(1), place })
     }
 
-    /// One `INSERT` of many rows for each batch, in one transaction each.
-    async fn fill_floor(&self) -> Result<Duration, BoxError> {
-        let mut connection = self.outbox.pool().acquire().await?;
+    /// What a client opens.
+    pub fn url(&self) -> String {
+        self.place.url()
+    }
+
+    async fn connection(&self) -> Result<PoolConnection<D>, BoxError> {
+        Ok(self.outbox.pool().acquire().await?)
+    }
+
+    /// Rows of the floor's table, as they stand in an `INSERT`.
+    fn floor_rows(&self, count: usize) -> String {
         let body = "ab".repeat(FLOOR_BYTES);
         let body = if D::NUMBERED { format!("'\\x{body}'") } else { format!("x'{body}'") };
-        let numbers: Vec<u32> = (0..self.messages).collect();
-        let begun = Instant::now();
-        for batch in numbers.chunks(self.batch as usize) {
-            let rows: Vec<String> = batch.iter().map(|number| format!("({number},{body})")).collect();
-            D::script(&mut connection, format!("INSERT INTO floor VALUES {}", rows.join(","))).await?;
-        }
-        Ok(begun.elapsed())
+        let first = self.floor.fetch_add(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+        let rows: Vec<String> = (first..).take(count).map(|number| format!("({number},{body})")).collect();
+        rows.join(",")
     }
 
-    async fn take_floor(&self) -> Result<Duration, BoxError> {
-        let mut connection = self.outbox.pool().acquire().await?;
-        let (begun, mut taken) = (Instant::now(), 0);
-        while taken < self.messages as usize {
-            let arguments = vec![pillarbox_sql::Argument::Int(i64::from(self.batch))];
-            taken += D::query(&mut connection, self.take.to_owned(), arguments, true).await?.len();
-        }
-        Ok(begun.elapsed())
+    async fn insert_business(
+        &self,
+        connection: &mut D::Connection,
+        message: &Message,
+    ) -> Result<(), BoxError> {
+        let id = message.id();
+        let statement = format!("INSERT INTO business VALUES ('{id}', 'created')");
+        Ok(D::script(connection, statement).await?)
+    }
+}
+
+impl<D: Dialect, P: Place> Subject for SqlBench<D, P> {
+    type Storage = SqlStorage<D>;
+
+    fn name(&self) -> &'static str {
+        self.name
     }
 
-    async fn clear(&self) -> Result<(), BoxError> {
-        let mut connection = self.outbox.pool().acquire().await?;
-        for table in ["floor", "pillarbox_message"] {
-            D::script(&mut connection, format!("DELETE FROM {table}")).await?;
+    fn storage(&self) -> &SqlStorage<D> {
+        &self.outbox
+    }
+
+    fn server(&self) -> Option<u32> {
+        self.place.process_id()
+    }
+
+    async fn clear(&mut self) -> Result<(), BoxError> {
+        let mut connection = self.connection().await?;
+        for table in ["floor", "business", "pillarbox_message"] {
+            D::script(&mut connection, format!("{} {table}", self.statements.empty)).await?;
         }
         Ok(())
+    }
+
+    async fn stored_bytes(&self) -> Result<u64, BoxError> {
+        let mut connection = self.connection().await?;
+        let rows = D::query(&mut connection, self.statements.bytes.to_owned(), Vec::new(), false).await?;
+        let row = rows.first().ok_or("the database does not tell its size")?;
+        Ok(u64::try_from(D::int(row, 0)?.unwrap_or_default())?)
+    }
+
+    async fn enqueue(&self, batch: &[Message]) -> Result<(), BoxError> {
+        Ok(self.outbox.enqueue_alone(batch).await?)
+    }
+
+    async fn enqueue_with_business(&self, message: &Message) -> Result<(), BoxError> {
+        let mut transaction = self.outbox.pool().begin().await?;
+        self.insert_business(&mut transaction, message).await?;
+        self.outbox.enqueue(&mut transaction, std::slice::from_ref(message)).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    const INSERT_FLOOR: &'static str = "insert";
+
+    async fn insert_floor(&self, batch: &[Message]) -> Result<(), BoxError> {
+        let mut connection = self.connection().await?;
+        let rows = self.floor_rows(batch.len());
+        Ok(D::script(&mut connection, format!("INSERT INTO floor VALUES {rows}")).await?)
+    }
+
+    async fn insert_floor_with_business(&self, message: &Message) -> Result<(), BoxError> {
+        let mut transaction = self.outbox.pool().begin().await?;
+        self.insert_business(&mut transaction, message).await?;
+        let rows = self.floor_rows(1);
+        D::script(&mut transaction, format!("INSERT INTO floor VALUES {rows}")).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    const DRAIN_FLOOR: &'static str = "delete-returning";
+
+    async fn drain_floor(&self, batch: u32) -> Result<u32, BoxError> {
+        let mut connection = self.connection().await?;
+        let mut taken = 0;
+        loop {
+            let arguments = vec![pillarbox_sql::Argument::Int(i64::from(batch))];
+            let rows = D::query(&mut connection, self.statements.take.to_owned(), arguments, true).await?;
+            if rows.is_empty() {
+                return Ok(taken);
+            }
+            taken += u32::try_from(rows.len())?;
+        }
     }
 }

@@ -8,6 +8,7 @@
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use pillarbox_benches::{BoxError, Drained, RedisBacklog, ServerCalls, drain_here};
+use pillarbox_redis::RedisStorage;
 use serde::Serialize;
 use std::io::{self, Write as _};
 
@@ -45,7 +46,11 @@ struct Row {
 async fn main() -> Result<(), BoxError> {
     let arguments = Arguments::parse();
     if let (Some(url), Some(count)) = (&arguments.relay, arguments.count) {
-        writeln!(io::stdout(), "{}", serde_json::to_string(&drain_here(url, count).await?)?)?;
+        writeln!(
+            io::stdout(),
+            "{}",
+            serde_json::to_string(&drain_here(&RedisStorage::open(url).await?, count).await?)?
+        )?;
         return Ok(());
     }
     let mut out = io::stdout();

@@ -1,83 +1,81 @@
-//! Measures how fast an outbox enqueues and drains, beside its store's floor.
+//! Measures how fast outboxes enqueue and drain and how soon they wake up, beside the floor of their stores.
 //!
 //! ```text
-//! cargo run --release -p pillarbox-benches --bin throughput -- --storage redis
+//! cargo run --release -p pillarbox-benches --bin throughput
+//! cargo run --release -p pillarbox-benches --bin throughput -- --storage redis --work drain --runs 5
 //! ```
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use pillarbox_benches::{BoxError, Keys, MongoBench, MongoFloor, RedisBench, Row, SqlBench, Work};
-use pillarbox_testkit::servers::{MariaDbServer, PostgresServer, ServerFolder};
+use pillarbox_benches::{
+    BoxError, Case, Keys, MemoryBench, MongoBench, RedisBench, Row, SqlBench, Subject, Work, measure, plot,
+    table,
+};
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Measures how fast an outbox enqueues and drains, beside the fastest that its store can do.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Which storage; it starts a server of its own.
-    #[arg(long, value_enum, default_value = "redis")]
-    storage: StorageName,
-    /// How many messages each measurement has.
-    #[arg(long, default_value_t = 100_000)]
-    messages: u32,
+    /// Which storages; each starts a server of its own.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = StorageName::ALL)]
+    storage: Vec<StorageName>,
+    /// What is measured in the stores.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Work::Enqueue, Work::Transaction, Work::Drain, Work::Latency])]
+    work: Vec<Work>,
+    /// How messages are keyed: unkeyed, key-each, keys-10000, keys-100, key-1.
+    #[arg(long, value_delimiter = ',', default_values_t = Keys::CASES)]
+    keys: Vec<Keys>,
+    /// How many relays, or producers, run side by side.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8], value_parser = clap::value_parser!(u32).range(1..=64))]
+    relays: Vec<u32>,
+    /// How many producers write transactions with business data side by side.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    producers: u32,
+    /// Of 100 sends, how many the broker refuses.
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 10], value_parser = clap::value_parser!(u32).range(0..=50))]
+    failing: Vec<u32>,
+    /// Every kind of key with every number of relays and every share of failures, instead of one of them at a time.
+    #[arg(long)]
+    cross: bool,
+    /// How many messages each measurement has; what a store does in about half a second by default.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    messages: Option<u32>,
     /// How many messages a claim, or a transaction, has.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     batch: u32,
-    /// How many relays run side by side, in turn.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 4])]
-    relays: Vec<u32>,
     /// How often each measurement is taken; the one of the median ratio counts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
     /// Prints a JSON object for each row instead of a table.
     #[arg(long)]
     json: bool,
+    /// Where a plot for each store is written.
+    #[arg(long, default_value = "target/benches")]
+    plots: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum StorageName {
+    Memory,
     Redis,
-    Sqlite,
     Postgres,
+    Sqlite,
     Mariadb,
-    /// Beside one consumer that reads batches and deletes them.
     Mongodb,
-    /// Beside one `findOneAndUpdate` for each message.
-    MongodbOneByOne,
 }
 
-/// One of them, started.
-enum Bench {
-    Redis(RedisBench),
-    Sqlite(SqlBench<sqlx::Sqlite, ServerFolder>),
-    Postgres(SqlBench<sqlx::Postgres, PostgresServer>),
-    Mariadb(SqlBench<sqlx::MySql, MariaDbServer>),
-    Mongodb(MongoBench),
-}
+impl StorageName {
+    const ALL: [Self; 6] =
+        [Self::Memory, Self::Redis, Self::Postgres, Self::Sqlite, Self::Mariadb, Self::Mongodb];
 
-impl Bench {
-    async fn start(storage: StorageName, messages: u32, batch: u32) -> Result<Self, BoxError> {
-        Ok(match storage {
-            StorageName::Redis => Self::Redis(RedisBench::start(messages, batch).await?),
-            StorageName::Sqlite => Self::Sqlite(SqlBench::sqlite(messages, batch).await?),
-            StorageName::Postgres => Self::Postgres(SqlBench::postgres(messages, batch).await?),
-            StorageName::Mariadb => Self::Mariadb(SqlBench::mariadb(messages, batch).await?),
-            StorageName::Mongodb => {
-                Self::Mongodb(MongoBench::start(messages, batch, MongoFloor::Batches).await?)
-            }
-            StorageName::MongodbOneByOne => {
-                Self::Mongodb(MongoBench::start(messages, batch, MongoFloor::OneByOne).await?)
-            }
-        })
-    }
-
-    async fn measure(&mut self, work: Work, keys: Keys, relays: u32) -> Result<Row, BoxError> {
+    /// What it does in about half a second.
+    fn messages(self) -> u32 {
         match self {
-            Self::Redis(bench) => bench.measure(work, keys, relays).await,
-            Self::Sqlite(bench) => bench.measure(work, keys, relays).await,
-            Self::Postgres(bench) => bench.measure(work, keys, relays).await,
-            Self::Mariadb(bench) => bench.measure(work, keys, relays).await,
-            Self::Mongodb(bench) => bench.measure(work, keys, relays).await,
+            Self::Memory => 500_000,
+            Self::Redis => 200_000,
+            Self::Postgres | Self::Sqlite | Self::Mariadb | Self::Mongodb => 20_000,
         }
     }
 }
@@ -85,69 +83,120 @@ impl Bench {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let arguments = Arguments::parse();
-    let mut bench = Bench::start(arguments.storage, arguments.messages, arguments.batch).await?;
-    let mut cases = Vec::new();
-    for work in [Work::Enqueue, Work::Drain] {
-        for keys in Keys::CASES {
-            cases.extend(arguments.relays.iter().map(|relays| (work, keys, *relays)));
+    let mut all = Vec::new();
+    for storage in &arguments.storage {
+        let messages = arguments.messages.unwrap_or(storage.messages());
+        let rows = match storage {
+            StorageName::Memory => run(&arguments, MemoryBench::new(), messages).await?,
+            StorageName::Redis => run(&arguments, RedisBench::start().await?, messages).await?,
+            StorageName::Postgres => run(&arguments, SqlBench::postgres().await?, messages).await?,
+            StorageName::Sqlite => run(&arguments, SqlBench::sqlite().await?, messages).await?,
+            StorageName::Mariadb => run(&arguments, SqlBench::mariadb().await?, messages).await?,
+            StorageName::Mongodb => run(&arguments, MongoBench::start().await?, messages).await?,
+        };
+        finish(&arguments, &rows, all.is_empty())?;
+        all.extend(rows);
+    }
+    Ok(())
+}
+
+/// Plots and prints the rows of one store or broker at once: the whole table takes minutes.
+fn finish(arguments: &Arguments, rows: &[Row], with_head: bool) -> Result<(), BoxError> {
+    let plotted = plot(rows, &arguments.plots)?;
+    if !arguments.json {
+        write!(io::stdout(), "{}", table(rows, with_head))?;
+        if let Some(path) = plotted {
+            writeln!(io::stdout(), "plotted in {}", path.display())?;
         }
     }
-    let progress = if arguments.json { ProgressBar::hidden() } else { bar(cases.len() as u64) };
+    Ok(())
+}
+
+/// The row of the median, said at once where rows are JSON.
+fn median(arguments: &Arguments, mut taken: Vec<Row>) -> Result<Row, BoxError> {
+    taken.sort_by(|left, right| key(left).total_cmp(&key(right)));
+    let row = taken.swap_remove(taken.len() / 2);
+    if arguments.json {
+        writeln!(io::stdout(), "{}", serde_json::to_string(&row)?)?;
+    }
+    Ok(row)
+}
+
+async fn run<S: Subject>(arguments: &Arguments, mut subject: S, messages: u32) -> Result<Vec<Row>, BoxError> {
+    let cases = cases(arguments, messages);
+    let progress = progress(arguments, cases.len(), subject.name());
     let mut rows = Vec::new();
-    for (work, keys, relays) in cases {
-        progress.set_message(format!("{work:?}, {}, {relays} relays", keys.name()));
+    for case in cases {
+        let (work, keys) = (case.work.name(), case.keys.name());
+        progress.set_message(format!("{work}, {keys}, {} side by side", case.relays));
         let mut taken = Vec::new();
         for _ in 0..arguments.runs {
-            taken.push(bench.measure(work, keys, relays.max(1)).await?);
+            taken.push(measure(&mut subject, case).await?);
         }
-        taken.sort_by(|left, right| left.ratio.total_cmp(&right.ratio));
-        let row = taken.swap_remove(taken.len() / 2);
-        if arguments.json {
-            writeln!(io::stdout(), "{}", serde_json::to_string(&row)?)?;
-        }
-        rows.push(row);
+        rows.push(median(arguments, taken)?);
         progress.inc(1);
     }
     progress.finish_and_clear();
-    if !arguments.json {
-        table(&rows)?;
-    }
-    Ok(())
+    Ok(rows)
 }
 
-fn bar(length: u64) -> ProgressBar {
-    let bar = ProgressBar::new(length);
-    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos}/{len} {msg}") {
+/// What the median is taken of.
+fn key(row: &Row) -> f64 {
+    row.p50_ms.unwrap_or(row.ratio)
+}
+
+fn cases(arguments: &Arguments, messages: u32) -> Vec<Case> {
+    let Arguments { batch, producers, .. } = *arguments;
+    let mut cases = Vec::new();
+    let keys = arguments.keys.first().copied().unwrap_or(Keys::None);
+    let fewest = arguments.relays.first().copied().unwrap_or(1);
+    for work in arguments.work.iter().copied() {
+        let plain = Case { work, keys, failing_percent: 0, relays: fewest, messages, batch };
+        match work {
+            Work::Latency => cases.push(plain),
+            Work::Transaction => cases.push(Case { relays: producers, messages: messages / 4, ..plain }),
+            Work::Enqueue => cases.extend(arguments.keys.iter().map(|keys| Case { keys: *keys, ..plain })),
+            Work::Publish => {}
+            Work::Drain => {
+                for case in drains(arguments) {
+                    cases.push(Case { work, messages, ..case });
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// One of keys, relays and failures at a time, beside the first of the others; or all with all.
+fn drains(arguments: &Arguments) -> impl Iterator<Item = Case> + use<'_> {
+    let Arguments { batch, cross, .. } = *arguments;
+    arguments.keys.iter().enumerate().flat_map(move |(key, keys)| {
+        arguments.relays.iter().enumerate().flat_map(move |(relay, relays)| {
+            arguments.failing.iter().enumerate().filter_map(move |(share, failing)| {
+                let others = [key, relay, share].into_iter().filter(|place| *place > 0).count();
+                (cross || others < 2).then_some(Case {
+                    work: Work::Drain,
+                    keys: *keys,
+                    failing_percent: *failing,
+                    relays: *relays,
+                    messages: 0,
+                    batch,
+                })
+            })
+        })
+    })
+}
+
+fn progress(arguments: &Arguments, length: usize, name: &'static str) -> ProgressBar {
+    if arguments.json {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length as u64);
+    let template = "{elapsed_precise} {prefix} {wide_bar} {pos}/{len} {msg}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
+    bar.set_prefix(name);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
-}
-
-fn table(rows: &[Row]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "storage  work     case        relays  batch   floor/s    ours/s  ratio    loop/s  server us  floor us"
-    )?;
-    for row in rows {
-        let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.2}"));
-        let plain = row.loop_per_s.map_or_else(String::new, |rate| rate.to_string());
-        writeln!(
-            out,
-            "{:<8} {:<8} {:<10} {:>7} {:>6} {:>9} {:>9} {:>6.2} {:>9} {:>10} {:>9}",
-            row.storage,
-            format!("{:?}", row.work).to_lowercase(),
-            row.case,
-            row.relays,
-            row.batch,
-            row.floor_per_s,
-            row.ours_per_s,
-            row.ratio,
-            plain,
-            number(row.server_us),
-            number(row.floor_server_us)
-        )?;
-    }
-    Ok(())
 }

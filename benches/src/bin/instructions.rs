@@ -1,0 +1,165 @@
+//! How many instructions the hot parts take, counted under Valgrind: a change of a few percent shows on a machine that is never quiet.
+//!
+//! ```text
+//! cargo run --release -p pillarbox-benches --bin instructions
+//! cargo run --release -p pillarbox-benches --bin instructions -- --part relay-unkeyed,memory-drain
+//! ```
+//!
+//! Each part runs twice in a process of its own under `valgrind --tool=callgrind` (part of Debian's package `valgrind`), once with
+//! twice as many operations: the difference is what the operations take, without the start of the program. This is less than a framework
+//! for it would do, and needs nothing that is not installed.
+
+use clap::{Parser, ValueEnum};
+use pillarbox_benches::{BoxError, Keys, Nowhere, Still, Supply, drain_memory};
+use pillarbox_core::{
+    AnyStorage, AnyTransport, Command, Nonce, Record, Storage, Timestamp, Token, Transport, Verdict, step,
+};
+use pillarbox_memory::MemoryStorage;
+use pillarbox_redis::layout;
+use std::hint::black_box;
+use std::io::{self, Write as _};
+use std::process::Command as Process;
+use std::time::Duration;
+
+/// Counts the instructions of each operation.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Which parts.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::value_variants().to_vec())]
+    part: Vec<Part>,
+    /// How many operations are counted.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(500..=1_000_000))]
+    operations: u32,
+    /// Prints a JSON object for each row instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Does the operations, uncounted: what this program starts under Valgrind.
+    #[arg(long, hide = true)]
+    here: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// A claim and a settle of the specification.
+    State,
+    /// A record of Redis, written.
+    RedisEncode,
+    /// A record of Redis, read.
+    RedisDecode,
+    /// A document of MongoDB, written.
+    MongodbEncode,
+    /// A message through the whole relay, between a store and a broker that do nothing.
+    RelayUnkeyed,
+    /// The same in runs of one message.
+    RelayRunsOf1,
+    /// The same with 100 keys.
+    RelayKeyed,
+    /// The same behind `AnyStorage` and `AnyTransport`.
+    RelayErased,
+    /// A message through the whole relay out of the storage in memory.
+    MemoryDrain,
+}
+
+fn main() -> Result<(), BoxError> {
+    let arguments = Arguments::parse();
+    if arguments.here {
+        return arguments.part.iter().try_for_each(|part| part.run(arguments.operations));
+    }
+    let mut out = io::stdout();
+    if !arguments.json {
+        writeln!(out, "part             instructions an operation")?;
+    }
+    for part in arguments.part {
+        let once = counted(part, arguments.operations)?;
+        let twice = counted(part, arguments.operations * 2)?;
+        let each = twice.saturating_sub(once) / u64::from(arguments.operations);
+        let name = part.name();
+        if arguments.json {
+            writeln!(out, "{}", serde_json::json!({ "part": name, "instructions": each }))?;
+        } else {
+            writeln!(out, "{name:<16} {each:>25}")?;
+        }
+    }
+    Ok(())
+}
+
+/// How many instructions a process takes that does so many operations.
+fn counted(part: Part, operations: u32) -> Result<u64, BoxError> {
+    let counting = Process::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe()?)
+        .args(["--here", "--part", &part.name(), "--operations", &operations.to_string()])
+        .output()
+        .map_err(|error| format!("valgrind does not start, install its package: {error}"))?;
+    let told = String::from_utf8_lossy(&counting.stderr);
+    let collected = told.lines().find_map(|line| line.split_once("Collected : "));
+    match collected {
+        Some((_, number)) if counting.status.success() => Ok(number.trim().parse()?),
+        _ => Err(format!("valgrind failed: {told}").into()),
+    }
+}
+
+impl Part {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn run(self, operations: u32) -> Result<(), BoxError> {
+        let message = Keys::Of(100).message(7)?;
+        match self {
+            Self::State => (0..operations).for_each(|_| state()),
+            Self::RedisEncode => {
+                (0..operations).for_each(|_| drop(black_box(layout::encode(black_box(&message), 3))));
+            }
+            Self::RedisDecode => {
+                let record = layout::encode(&message, 3).into();
+                (0..operations).for_each(|_| drop(black_box(layout::decode(black_box(&record)))));
+            }
+            Self::MongodbEncode => (0..operations).for_each(|_| {
+                drop(black_box(pillarbox_mongodb::layout::encode(black_box(&message), 3)));
+            }),
+            Self::RelayUnkeyed => relay(Keys::None, operations, BATCH, |supply| (supply, Nowhere))?,
+            Self::RelayRunsOf1 => relay(Keys::None, operations, 1, |supply| (supply, Nowhere))?,
+            Self::RelayKeyed => relay(Keys::Of(100), operations, BATCH, |supply| (supply, Nowhere))?,
+            Self::RelayErased => relay(Keys::None, operations, BATCH, |supply| {
+                (AnyStorage::new(supply), AnyTransport::new(Nowhere))
+            })?,
+            Self::MemoryDrain => {
+                let storage = MemoryStorage::new();
+                for batch in Keys::None.batches(operations, BATCH)? {
+                    storage.enqueue_alone(&batch)?;
+                }
+                runtime()?.block_on(drain_memory(storage, operations, BATCH, Still))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const BATCH: u32 = 500;
+
+fn state() {
+    let now = Timestamp::from_millis(1);
+    let token = Token { unit: 1, fence: 1, nonce: Nonce::from_words(1, 2) };
+    let claim = Command::Claim { token, lease: Duration::from_secs(30), run: 1, solo: false };
+    let settle = Command::Settle { token, verdict: &Verdict::Published };
+    let claimed = step(black_box(&Record::pending(now)), black_box(&claim), now, 3);
+    let claimed = claimed.ok().and_then(|transition| transition.record().copied());
+    black_box(claimed.map(|claimed| step(&claimed, black_box(&settle), now, 3).is_ok()));
+}
+
+fn relay<S: Storage, T: Transport>(
+    keys: Keys,
+    operations: u32,
+    run_length: u32,
+    sides: impl FnOnce(&'static Supply) -> (S, T),
+) -> Result<(), BoxError> {
+    // Once in this process: a relay's storage outlives it.
+    let supply: &'static Supply = Box::leak(Box::new(Supply::new(keys, operations, run_length)?));
+    let (storage, transport) = sides(supply);
+    Ok(runtime()?.block_on(supply.drain(storage, transport, BATCH, Still))?)
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_time().build()
+}

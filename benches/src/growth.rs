@@ -1,0 +1,174 @@
+//! Whether anything grows with what is stored: fills an outbox, then measures claims and the memory of a relay.
+
+use crate::messages::with_payload;
+use crate::row::millis;
+use crate::{BoxError, Keys, drain, memory};
+use pillarbox_core::{Claim, EnqueueAlone, Message, Nonce, Settlements, Storage, Text, Timestamp, Verdict};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const ENQUEUED_AT_ONCE: u32 = 500;
+
+/// What is stored while claims are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Stored {
+    /// Messages that wait, half of them on 10,000 keys.
+    Pending,
+    /// Messages that are due tomorrow.
+    Scheduled,
+    /// Messages that were published; they are kept where the store can.
+    Published,
+    /// Dead letters.
+    Dead,
+}
+
+impl Stored {
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Scheduled => "scheduled",
+            Self::Published => "published",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// How long claims and settlements took, each claim one at a time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ClaimTimes {
+    /// Milliseconds of a claim in the median.
+    pub claim_p50_ms: f64,
+    /// Milliseconds that 99 of 100 claims stayed under.
+    pub claim_p99_ms: f64,
+    /// Milliseconds of a settlement in the median.
+    pub settle_p50_ms: f64,
+}
+
+/// What a relay in a process of its own says of itself.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Drained {
+    /// Messages a second.
+    pub per_s: f64,
+    /// MiB of memory that the process had resident before its relay began.
+    pub resident_before_mib: f64,
+    /// MiB of memory that it had resident at most.
+    pub resident_peak_mib: f64,
+}
+
+/// Stores `count` messages in that state; `progress` is told of each batch.
+///
+/// # Errors
+/// Whatever the store refuses.
+pub async fn fill<S: Storage + EnqueueAlone>(
+    storage: &S,
+    stored: Stored,
+    count: u32,
+    progress: impl Fn(u32),
+) -> Result<(), BoxError> {
+    let tomorrow = (stored == Stored::Scheduled).then(|| now_in(Duration::from_secs(24 * 60 * 60)));
+    let all: Vec<u32> = (0..count).collect();
+    for numbers in all.chunks(ENQUEUED_AT_ONCE as usize) {
+        let batch = numbers.iter().map(|number| message(*number, tomorrow)).collect::<Result<Vec<_>, _>>()?;
+        storage.enqueue_alone(&batch).await?;
+        let more = u32::try_from(batch.len())?;
+        let verdict = match stored {
+            Stored::Pending | Stored::Scheduled => None,
+            Stored::Published => Some(Verdict::Published),
+            Stored::Dead => Some(Verdict::Bury { reason: Text::from_static("given up by the bench") }),
+        };
+        if let Some(verdict) = verdict {
+            claim_and_settle(storage, more, ENQUEUED_AT_ONCE, &verdict).await?;
+        }
+        progress(more);
+    }
+    Ok(())
+}
+
+/// Enqueues as many messages as are claimed, behind what is stored, and claims and settles so many batches.
+///
+/// # Errors
+/// Whatever the store refuses.
+pub async fn claims<S: Storage + EnqueueAlone>(
+    storage: &S,
+    claims: u32,
+    batch: u32,
+) -> Result<ClaimTimes, BoxError> {
+    fill(storage, Stored::Pending, claims * batch, |_| ()).await?;
+    let (mut claimed, mut settled) =
+        claim_and_settle(storage, claims * batch, batch, &Verdict::Published).await?;
+    claimed.sort_unstable();
+    settled.sort_unstable();
+    Ok(ClaimTimes {
+        claim_p50_ms: millis(claimed[claimed.len() / 2]),
+        claim_p99_ms: millis(claimed[claimed.len() * 99 / 100]),
+        settle_p50_ms: millis(settled[settled.len() / 2]),
+    })
+}
+
+/// How long each claim and each settlement took.
+async fn claim_and_settle<S: Storage>(
+    storage: &S,
+    count: u32,
+    batch: u32,
+    verdict: &Verdict,
+) -> Result<(Vec<Duration>, Vec<Duration>), BoxError> {
+    let (mut claims, mut settles) = (Vec::new(), Vec::new());
+    let mut settlements = Settlements::new();
+    let mut left = count;
+    while left > 0 {
+        // Any nonce will do that no other claim has.
+        let (high, low) = Message::to("nonce").payload("")?.id().as_uuid().as_u64_pair();
+        let nonce = Nonce::from_words(high, low);
+        let claim = Claim { limit: batch.min(left), lease: Duration::from_secs(30), nonce, solo: false };
+        let begun = Instant::now();
+        let claimed = storage.claim(claim).await?;
+        claims.push(begun.elapsed());
+        if claimed.runs.is_empty() {
+            return Err(format!("nothing to claim, and {left} of {count} are missing").into());
+        }
+        settlements.clear();
+        for run in &claimed.runs {
+            let verdicts = claimed.entries_of(run).iter().map(|_| verdict.clone());
+            settlements.verdicts(run.token, verdicts);
+        }
+        let begun = Instant::now();
+        storage.settle(&settlements).await?;
+        settles.push(begun.elapsed());
+        left = left.saturating_sub(u32::try_from(claimed.entries.len())?);
+    }
+    Ok((claims, settles))
+}
+
+/// Drains `count` messages of an outbox with one relay to nowhere, and says how much memory this process took.
+///
+/// # Errors
+/// If the store fails, or where the system has no `/proc/self/status`.
+pub async fn drain_here<S: Storage + Clone + 'static>(storage: &S, count: u64) -> Result<Drained, BoxError> {
+    let resident_before_mib = mebibytes(memory::resident()?.now);
+    let took = drain::by_relays(storage, 1, ENQUEUED_AT_ONCE, count, 0).await?;
+    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let per_s = count as f64 / took.as_secs_f64();
+    let resident_peak_mib = mebibytes(memory::resident()?.peak);
+    Ok(Drained { per_s: per_s.round(), resident_before_mib, resident_peak_mib })
+}
+
+pub(crate) fn message(number: u32, due: Option<Timestamp>) -> Result<Message, BoxError> {
+    let keys = if number.is_multiple_of(2) { Keys::None } else { Keys::Of(10_000) };
+    let message = keys.address(number);
+    Ok(with_payload(match due {
+        Some(due) => message.deliver_at(due),
+        None => message,
+    })?)
+}
+
+pub(crate) fn now_in(delay: Duration) -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + delay;
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "memory is far below 2^52")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
