@@ -5,7 +5,8 @@ use crate::dialect::{Argument, Dialect};
 use crate::keys::{self, Held};
 use crate::lane::{self, Lane};
 use crate::layout::{in_list, state};
-use crate::record::Row;
+use crate::partitions;
+use crate::record::{Read, Row};
 use crate::session::{Failure, Session, arguments};
 use pillarbox_core::{
     Admin, Affected, BoxFuture, Cursor, Error, ErrorKind, Filter, ListState, Listing, MessageId, Page, Stats,
@@ -40,7 +41,7 @@ impl<D: Dialect> Admin for SqlStorage<D> {
             let mut session = self.begin().await?;
             let now = session.now(self.now_offset()).await?;
             let condition = format!("WHERE kept_id = {} AND state <> 4 ORDER BY seq LIMIT 1", D::ID_ARGUMENT);
-            let found = session.messages(true, &condition, arguments![&id.to_bytes()[..]], true).await?;
+            let found = session.messages(Read::All, &condition, arguments![&id.to_bytes()[..]], true).await?;
             session.roll_back().await;
             Ok(found.into_iter().next().map(|row| row.into_stored(now)))
         }))
@@ -55,7 +56,14 @@ impl<D: Dialect> Admin for SqlStorage<D> {
     }
 
     fn purge_published(&self, older_than: Duration, limit: u32) -> BoxFuture<'_, Result<u64, Error>> {
-        Box::pin(self.retried("purge", move || purge(self, older_than, limit)))
+        Box::pin(async move {
+            match self.0.settings.published_partitions {
+                Some(length) => {
+                    self.retried("purge", || partitions::purge(self, length, older_than, limit)).await
+                }
+                None => self.retried("purge", || purge(self, older_than, limit)).await,
+            }
+        })
     }
 }
 
@@ -78,7 +86,7 @@ impl Row {
 }
 
 async fn stats<D: Dialect>(storage: &SqlStorage<D>) -> Result<Stats, Failure> {
-    let mut session = storage.begin().await?;
+    let mut session = Session::begin(storage, D::BEGIN).await?;
     let now = session.now(storage.now_offset()).await?;
     let micros = now.as_micros();
     let counts = session
@@ -97,12 +105,18 @@ async fn stats<D: Dialect>(storage: &SqlStorage<D>) -> Result<Stats, Failure> {
     let lanes = session
         .rows("SELECT run_length, (SELECT m.enqueued_at FROM {message} m WHERE m.line = l.lane ORDER BY m.seq LIMIT 1) FROM {lane} l", Vec::new())
         .await?;
-    session.roll_back().await;
     let (mut claimed, mut oldest): (u64, Option<i64>) = (0, None);
     for lane in &lanes {
         claimed += D::int(lane, 0)?.unwrap_or_default().unsigned_abs();
         oldest = [oldest, D::int(lane, 1)?].into_iter().flatten().min();
     }
+    let mut in_partitions = 0;
+    if storage.0.settings.published_partitions.is_some() {
+        let rows = session.rows(partitions::COUNT, Vec::new()).await?;
+        in_partitions =
+            rows.first().map(|row| D::int(row, 0)).transpose()?.flatten().unwrap_or_default().unsigned_abs();
+    }
+    session.roll_back().await;
     let Some(row) = counts.first() else { return Ok(Stats::default()) };
     let count = |column| Ok::<_, sqlx::Error>(D::int(row, column)?.unwrap_or_default().unsigned_abs());
     let (line, parked, due) = (count(0)?, count(1)?, count(2)?);
@@ -113,7 +127,7 @@ async fn stats<D: Dialect>(storage: &SqlStorage<D>) -> Result<Stats, Failure> {
         scheduled: parked + count(3)? + count(4)?,
         claimed,
         dead: count(5)?,
-        published: count(6)?,
+        published: count(6)? + in_partitions,
         oldest_due_age: oldest.map(|oldest| now.since(Timestamp::from_micros(oldest))),
     })
 }
@@ -130,21 +144,21 @@ async fn list<D: Dialect>(storage: &SqlStorage<D>, listing: &Listing) -> Result<
             )
         })?,
     };
-    let mut session = storage.begin().await?;
+    let mut session = Session::begin(storage, D::BEGIN).await?;
     let now = session.now(storage.now_offset()).await?;
     let rows = match listing.state {
-        ListState::Dead => dead(&mut session, &listing.filter, from, limit, true).await?,
+        ListState::Dead => dead(&mut session, &listing.filter, from, limit, Read::All).await?,
         ListState::Scheduled => {
             let condition = format!(
                 "WHERE seq > ? AND (scheduled_at IS NOT NULL OR back IS NOT NULL) ORDER BY seq LIMIT {limit}"
             );
-            session.messages(true, &condition, arguments![from.seq], true).await?
+            session.messages(Read::All, &condition, arguments![from.seq], true).await?
         }
         ListState::Pending => {
             let condition = format!(
                 "WHERE seq > ? AND (line IS NOT NULL OR (back IS NOT NULL AND due_at <= ?)) ORDER BY seq LIMIT {limit}"
             );
-            session.messages(true, &condition, arguments![from.seq, now.as_micros()], true).await?
+            session.messages(Read::All, &condition, arguments![from.seq, now.as_micros()], true).await?
         }
     };
     let held: HashSet<i64> = match listing.state {
@@ -196,7 +210,7 @@ async fn dead<D: Dialect>(
     filter: &Filter,
     from: Place,
     limit: usize,
-    with_payload: bool,
+    read: Read,
 ) -> Result<Vec<Row>, sqlx::Error> {
     let mut condition = String::from(
         "WHERE state IN (3, 5) AND ended_at IS NOT NULL AND (ended_at > ? OR (ended_at = ? AND seq > ?))",
@@ -214,7 +228,7 @@ async fn dead<D: Dialect>(
         }
     }
     condition.push_str(&format!(" ORDER BY ended_at, seq LIMIT {limit}"));
-    session.messages(with_payload, &condition, arguments, filter.ids.is_empty()).await
+    session.messages(read, &condition, arguments, filter.ids.is_empty()).await
 }
 
 /// Redrives or discards dead letters.
@@ -230,7 +244,7 @@ async fn mend<D: Dialect>(
     let limit = limit as usize;
     let (mut found, mut more, mut from) = (Vec::new(), false, Place::START);
     'search: loop {
-        let rows = dead(&mut session, filter, from, BATCH, false).await?;
+        let rows = dead(&mut session, filter, from, BATCH, Read::WithoutPayload).await?;
         let Some(last) = rows.last() else { break };
         (from, more) = (Place::of(last), false);
         let is_last = rows.len() < BATCH;
@@ -264,8 +278,7 @@ async fn mend<D: Dialect>(
     if is_redrive {
         redrive(&mut session, &found, now).await?;
     } else if !found.is_empty() {
-        let list = in_list(&found.iter().map(|row| row.seq).collect::<Vec<_>>());
-        session.execute_once(&format!("DELETE FROM {{message}} WHERE seq IN ({list})"), Vec::new()).await?;
+        session.delete(&found.iter().map(|row| row.seq).collect::<Vec<_>>()).await?;
     }
     session.commit().await?;
     Ok(answer(found.len()))
@@ -283,7 +296,8 @@ async fn redrive<D: Dialect>(
     let seqs = |rows: &[&Row]| rows.iter().map(|row| row.seq).collect::<Vec<_>>();
     if !heads.is_empty() {
         let sql = format!(
-            "UPDATE {{message}} SET state = 2, attempts = 0, strikes = 0, run_limit = NULL, due_at = ?, ended_at = NULL, reason = NULL WHERE seq IN ({})",
+            "UPDATE {{message}}{} SET state = 2, attempts = 0, strikes = 0, run_limit = NULL, due_at = ?, ended_at = NULL, reason = NULL WHERE seq IN ({})",
+            D::BY_PLACE,
             in_list(&seqs(&heads))
         );
         session.execute_once(&sql, arguments![micros]).await?;
@@ -315,8 +329,7 @@ async fn purge<D: Dialect>(
         session.roll_back().await;
         return Ok(0);
     }
-    let sql = format!("DELETE FROM {{message}} WHERE seq IN ({})", in_list(&old));
-    let purged = session.execute_once(&sql, Vec::new()).await?;
+    let purged = session.delete(&old).await?;
     session.commit().await?;
     Ok(purged)
 }

@@ -16,6 +16,7 @@ pub struct SqlConfig<D: Dialect> {
     pub(crate) max_strikes: Option<u32>,
     pub(crate) max_payload: Option<Limits>,
     pub(crate) keep_published: Option<bool>,
+    pub(crate) published_partitions: Option<Duration>,
     pub(crate) max_connections: u32,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
@@ -48,6 +49,7 @@ impl<D: Dialect> SqlConfig<D> {
             max_strikes: None,
             max_payload: None,
             keep_published: None,
+            published_partitions: None,
             max_connections: 8,
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(20),
@@ -92,6 +94,16 @@ impl<D: Dialect> SqlConfig<D> {
     #[must_use]
     pub fn keep_published(mut self, keep: bool) -> Self {
         self.keep_published = Some(keep);
+        self
+    }
+
+    /// Keeps published messages in a table of their own, in partitions of so long a time each: whole hours, up to 366 days. PostgreSQL only.
+    /// [`purge_published`](pillarbox_core::Admin::purge_published) then drops a whole partition at a time as soon as the last message
+    /// in it is old enough, which leaves nothing for vacuum to do, and makes the next ones; so does a migration. It is to be called more
+    /// often than that, by a user that owns the tables; what is published without a partition is kept all the same, and deleted row by row.
+    #[must_use]
+    pub fn published_partitions(mut self, length: Duration) -> Self {
+        self.published_partitions = Some(length);
         self
     }
 
@@ -166,6 +178,26 @@ impl<D: Dialect> SqlConfig<D> {
                 D::PRODUCT
             ));
         }
+        if let Some(length) = self.published_partitions {
+            let hour = Duration::from_secs(3_600);
+            if !D::HAS_PARTITIONS {
+                return wrong(format!(
+                    "`outbox.published_partitions` is for PostgreSQL, and this is {}",
+                    D::PRODUCT
+                ));
+            }
+            if length < hour || length > 24 * 366 * hour || length.as_nanos() % hour.as_nanos() != 0 {
+                return wrong(format!(
+                    "`outbox.published_partitions` is {length:?}; set it to whole hours, 1h to 8784h"
+                ));
+            }
+            if self.keep_published == Some(false) {
+                return wrong(
+                    "`outbox.keep_published` is false, and `outbox.published_partitions` keeps them; leave one out"
+                        .to_owned(),
+                );
+            }
+        }
         let timeouts =
             [("connect_timeout", self.connect_timeout), ("response_timeout", self.response_timeout)];
         for (name, timeout) in timeouts {
@@ -196,6 +228,7 @@ impl<D: Dialect> Clone for SqlConfig<D> {
             max_strikes: self.max_strikes,
             max_payload: self.max_payload,
             keep_published: self.keep_published,
+            published_partitions: self.published_partitions,
             max_connections: self.max_connections,
             connect_timeout: self.connect_timeout,
             response_timeout: self.response_timeout,

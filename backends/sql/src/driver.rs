@@ -40,6 +40,7 @@ pub const POSTGRES: StorageDriver = StorageDriver {
     description: description!(
         "An outbox in PostgreSQL: postgres://user:password@host:5432/database?outbox.name=orders
   outbox.transaction_pooler  true behind a pooler in transaction mode, such as PgBouncer; default false
+  outbox.published_partitions  keeps published messages in partitions of this time, such as 24h, which a purge drops; default none
   outbox.layout           spakky, for the table of that framework; with outbox.claim_timeout and outbox.max_retries as there"
     ),
     open: |url| {

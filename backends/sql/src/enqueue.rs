@@ -3,6 +3,7 @@
 use crate::SqlStorage;
 use crate::dialect::Dialect;
 use crate::session::Failure;
+use crate::transaction::Transaction as Own;
 use pillarbox_core::{BoxFuture, Enqueue, EnqueueAlone, Error, Message};
 use sqlx::Transaction;
 
@@ -45,9 +46,9 @@ impl<D: Dialect> SqlStorage<D> {
             return Ok(());
         }
         self.retried("enqueue", || async {
-            let mut transaction = self.0.pool.begin_with(D::BEGIN).await?;
+            let mut transaction = Own::begin(&self.0.pool, &self.0.begin).await?;
             D::insert(&mut transaction, &self.0.tables, messages, &self.0.config).await?;
-            transaction.commit().await.map_err(Failure::Commit)
+            transaction.commit("").await
         })
         .await
     }

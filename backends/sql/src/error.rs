@@ -21,6 +21,18 @@ pub(crate) fn is_transient<D: Dialect>(failure: &sqlx::Error) -> bool {
     matches!(code, "40001" | "40P01") || matches!(D::number(&**error), Some(1205 | 1213 | 1020))
 }
 
+/// Whether this answer to a commit says for certain that nothing was committed: a collision or a constraint, and in SQLite a full disk.
+/// Others, such as a shutdown or a disk that did not confirm, may come after the transaction was written.
+pub(crate) fn is_refused_commit<D: Dialect>(failure: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = failure else { return false };
+    let code = error.code();
+    let code = code.as_deref().unwrap_or_default();
+    if D::PRODUCT == "SQLite" {
+        return matches!(primary(code), 5 | 6 | 13 | 19);
+    }
+    is_transient::<D>(failure) || code.starts_with("23")
+}
+
 fn row<D: Dialect>(failure: &sqlx::Error) -> (ErrorKind, &'static str) {
     use ErrorKind::{Misconfigured, Unavailable, Unexpected};
     match failure {
@@ -61,7 +73,7 @@ fn sqlite_row(code: &str, error: &(dyn DatabaseError + 'static)) -> (ErrorKind, 
         10 => (Unavailable, "the disk failed"),
         11 | 26 => (Misconfigured, "the file is no database, or is damaged"),
         13 => (Unavailable, "the disk is full"),
-        14 => (Misconfigured, "the file cannot be opened; `?mode=rwc` makes a new one"),
+        14 => (Misconfigured, "the file cannot be opened; `pillarbox migrate` makes a new one"),
         _ => (Unexpected, "it answered something that was not expected"),
     }
 }

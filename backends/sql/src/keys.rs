@@ -77,6 +77,6 @@ pub(crate) async fn enqueue_again<D: Dialect>(
          FROM {{message}} WHERE seq IN ({list}) ORDER BY {order}"
     );
     session.execute_once(&sql, Vec::new()).await?;
-    session.execute_once(&format!("DELETE FROM {{message}} WHERE seq IN ({list})"), Vec::new()).await?;
+    session.delete(messages).await?;
     Ok(())
 }

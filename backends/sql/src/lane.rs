@@ -1,7 +1,8 @@
 //! Lanes: what relays lease.
 
-use crate::dialect::Dialect;
-use crate::layout::{decode_run, encode_run};
+use crate::dialect::{Argument, Dialect};
+use crate::layout::{decode_run, encode_run, in_list};
+use crate::marks::array;
 use crate::session::{Session, arguments};
 use pillarbox_core::{Nonce, Outcome, Run, Timestamp, Token};
 
@@ -13,6 +14,8 @@ pub(crate) const COLUMNS: &str = "lane, fence, nonce, claimed_at, lease_until, n
 pub(crate) struct Lane {
     pub(crate) lane: i64,
     pub(crate) fence: i64,
+    /// The fence that is stored.
+    stored_fence: i64,
     pub(crate) nonce: Option<Nonce>,
     pub(crate) claimed_at: i64,
     pub(crate) lease_until: i64,
@@ -34,6 +37,7 @@ impl Lane {
         Ok(Self {
             lane: int(0)?,
             fence: int(1)?,
+            stored_fence: int(1)?,
             nonce: nonce(2)?,
             claimed_at: int(3)?,
             lease_until: int(4)?,
@@ -88,7 +92,7 @@ impl Lane {
         let length = i64::try_from(self.run.len()).unwrap_or(i64::MAX);
         session
             .execute(
-                "UPDATE {lane} SET fence = ?, nonce = ?, claimed_at = ?, lease_until = ?, not_before = 0, solo = ?, renewed = 0, run_length = ?, run = ? WHERE lane = ?",
+                "UPDATE {lane} SET fence = ?, nonce = ?, claimed_at = ?, lease_until = ?, not_before = 0, solo = ?, renewed = 0, run_length = ?, run = ? WHERE lane = ? AND fence = ?",
                 arguments![
                     self.fence,
                     &nonce.as_bytes()[..],
@@ -98,6 +102,7 @@ impl Lane {
                     length,
                     &encode_run(self.run.iter().copied())[..],
                     self.lane,
+                    self.stored_fence,
                 ],
             )
             .await?;
@@ -111,11 +116,24 @@ impl Lane {
     ) -> Result<(), sqlx::Error> {
         session
             .execute(
-                "UPDATE {lane} SET nonce = NULL, run = NULL, run_length = 0, not_before = ? WHERE lane = ?",
-                arguments![self.not_before, self.lane],
+                "UPDATE {lane} SET nonce = NULL, run = NULL, run_length = 0, not_before = ? WHERE lane = ? AND fence = ?",
+                arguments![self.not_before, self.lane, self.stored_fence],
             )
             .await?;
         Ok(())
+    }
+}
+
+/// The condition that rows are those of these lanes, which were read with these fences, and its arguments.
+pub(crate) fn among<D: Dialect>(lanes: &[(i64, i64)]) -> (String, Vec<Argument>) {
+    let (lanes, fences): (Vec<i64>, Vec<i64>) = lanes.iter().copied().unzip();
+    match D::HAS_ARRAYS {
+        // Any of the fences: no lane has two rows.
+        true => (
+            "lane = ANY(?::bigint[]) AND fence = ANY(?::bigint[])".to_owned(),
+            vec![array(&lanes), array(&fences)],
+        ),
+        false => (format!("lane IN ({})", in_list(&lanes)), Vec::new()),
     }
 }
 

@@ -26,7 +26,8 @@
 //! | `deliver_at` | microseconds since 1970: not delivered before, by the database's clock | yes: at once |
 //!
 //! All other columns are the outbox's own and must be left out. A row that breaks a limit stops nobody: it is handed out as
-//! undecodable, and buried with its reason. On PostgreSQL add `NOTIFY pillarbox` (the outbox's name) to the transaction, and waiting
+//! undecodable, and buried with its reason. A producer's user needs the right to insert into this table; our own producers also read
+//! `pillarbox_setting`. On PostgreSQL add `NOTIFY pillarbox` (the outbox's name) to the transaction, and waiting
 //! relays wake at its commit.
 
 use pillarbox_core::Message;

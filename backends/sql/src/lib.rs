@@ -38,7 +38,8 @@
 //! column `seq`. Of two concurrent transactions on one key the one that inserted first may commit last; its message is then delivered
 //! after the other's if a relay came between, and is never lost or passed over: a claim asks for the lowest `seq` that is there, not for
 //! those above a mark. Where that order matters, update the aggregate's row first and enqueue then: its lock puts the transactions in
-//! order. On SQLite there is one writer at a time, and the two orders are the same.
+//! order. On SQLite there is one writer at a time, and the two orders are the same. All this is for one primary: where several servers take
+//! writes and each gives out numbers of its own (Galera, multi-source replication), the order of a key is that of nothing.
 //!
 //! [`RepeatedIds::SecondCopy`](pillarbox_core::RepeatedIds): an id that is enqueued twice is delivered twice. There is no unique index
 //! that could fail the application's transaction.
@@ -54,13 +55,25 @@
 //! # Each database
 //!
 //! - **SQLite**: several processes may use one file. A claim that finds nothing takes no lock. Waiting relays look fifty times a second
-//!   whether something was committed (`PRAGMA data_version`, some microseconds). Not on a network file system.
+//!   whether something was committed (`PRAGMA data_version`, some microseconds). Not on a network file system. A process that is stopped
+//!   (not killed) while it writes stops all writers; theirs are then outages.
 //! - **PostgreSQL** 12 and later: an enqueue notifies the channel of the outbox's name, once per transaction, and waiting relays wake at its
 //!   commit. Behind a pooler in transaction mode, such as PgBouncer, add `outbox.transaction_pooler=true` to the URL: relays then poll, since such
 //!   a pooler hands no notifications on. PgBouncer needs `ignore_startup_parameters = extra_float_digits`, as for other clients. Claims stay
-//!   fast while vacuum is held up, by an idle transaction or a long report: a handle remembers where each lane begins.
+//!   fast while vacuum is held up, by an idle transaction or a long report: a handle remembers where each lane begins. A transaction that
+//!   has itself enqueued and stays open keeps that from moving on, since its messages come before the later ones. A relay that vanishes in
+//!   the middle of a transaction keeps its locks for `outbox.response_timeout` (`idle_in_transaction_session_timeout`).
 //! - **MySQL** 8 and **MariaDB** 10.6 and later: there is no way to tell of a commit, so relays poll. Connections are set to `READ COMMITTED`.
-//!   Keys that differ only in spaces at their end may wait for each other.
+//!   Keys that differ only in spaces at their end may wait for each other. Sessions of the pool, also those that the application takes from
+//!   it, end when they were idle for two minutes, and on MariaDB within a transaction for three times
+//!   `outbox.response_timeout`: a relay that vanishes keeps its locks no longer.
+//!
+//! # Retention
+//!
+//! By default a settlement deletes what was published. `outbox.keep_published=true` keeps it in the table until
+//! [`purge_published`](pillarbox_core::Admin::purge_published) deletes it, row by row. On PostgreSQL `outbox.published_partitions=24h` moves it
+//! into the table `pillarbox_published` instead, partitioned by the time of publishing, and a purge drops whole partitions. Dead letters are
+//! in neither, and no purge touches them.
 //!
 //! **Architecture invariant:** nothing here changes a schema unless it is asked to, no statement in the caller's transaction can fail for
 //! an id that is there already, and no clock but the database's decides anything.
@@ -80,6 +93,7 @@ pub mod layout;
 mod listener;
 mod marks;
 mod migrate;
+mod partitions;
 mod record;
 mod session;
 mod settings;
@@ -87,6 +101,7 @@ mod settle;
 #[cfg(feature = "postgres")]
 pub mod spakky;
 mod storage;
+mod transaction;
 mod url;
 mod wakeup;
 

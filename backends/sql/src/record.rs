@@ -5,13 +5,31 @@ use bytes::Bytes;
 use pillarbox_core::{Content, Entry, Headers, Limits, Message, MessageId, Text, Timestamp, Undecodable};
 use std::collections::BTreeMap;
 
-/// The columns, with the payload or without.
-pub(crate) fn columns<D: Dialect>(with_payload: bool) -> String {
-    let (id, headers) = (D::ID, D::HEADERS);
-    let payload = if with_payload { "payload" } else { "NULL" };
-    format!(
-        "seq, ordering_key, attempts, strikes, run_limit, state, due_at, ended_at, reason, deliver_at, created_at, {id}, topic, {headers}, content_type, {payload}"
-    )
+/// What is read of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// New ones, of which the outbox knows nothing yet: most messages, so every column counts.
+    New,
+    /// Everything.
+    All,
+    /// Everything but the payload.
+    WithoutPayload,
+}
+
+impl Read {
+    pub(crate) fn columns<D: Dialect>(self) -> String {
+        let (id, headers) = (D::ID, D::HEADERS);
+        let payload = if self == Self::WithoutPayload { "NULL" } else { "payload" };
+        let known = match self {
+            Self::New => "",
+            Self::All | Self::WithoutPayload => {
+                ", attempts, strikes, run_limit, state, due_at, ended_at, reason"
+            }
+        };
+        format!(
+            "seq, ordering_key, {id}, topic, {headers}, content_type, {payload}, created_at, deliver_at{known}"
+        )
+    }
 }
 
 /// A message with what the outbox knows of it.
@@ -31,23 +49,36 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn read<D: Dialect>(row: &D::Row) -> Result<Self, sqlx::Error> {
+    pub(crate) fn read<D: Dialect>(row: &D::Row, read: Read) -> Result<Self, sqlx::Error> {
         let count = |column| -> Result<u32, sqlx::Error> {
             Ok(D::int(row, column)?.map_or(0, |value| u32::try_from(value).unwrap_or(0)))
         };
         let key = D::text(row, 1).unwrap_or_default();
-        Ok(Self {
+        let new = Self {
             seq: D::int(row, 0)?.unwrap_or_default(),
             content: content::<D>(row, key.as_deref()),
             key,
-            attempts: count(2)?,
-            strikes: count(3)?,
-            run_limit: D::int(row, 4)?.map(|value| u32::try_from(value).unwrap_or(1).max(1)),
-            state: D::int(row, 5)?.unwrap_or_default(),
-            due_at: D::int(row, 6)?,
-            ended_at: D::int(row, 7)?,
-            reason: D::text(row, 8)?,
-            deliver_at: D::int(row, 9)?,
+            attempts: 0,
+            strikes: 0,
+            run_limit: None,
+            state: 0,
+            due_at: None,
+            ended_at: None,
+            reason: None,
+            deliver_at: D::int(row, 8)?,
+        };
+        if read == Read::New {
+            return Ok(new);
+        }
+        Ok(Self {
+            attempts: count(9)?,
+            strikes: count(10)?,
+            run_limit: D::int(row, 11)?.map(|value| u32::try_from(value).unwrap_or(1).max(1)),
+            state: D::int(row, 12)?.unwrap_or_default(),
+            due_at: D::int(row, 13)?,
+            ended_at: D::int(row, 14)?,
+            reason: D::text(row, 15)?,
+            ..new
         })
     }
 
@@ -72,9 +103,9 @@ impl Row {
 }
 
 fn content<D: Dialect>(row: &D::Row, key: Option<&str>) -> Content {
-    let id = D::bytes(row, 11).ok().flatten().and_then(|bytes| bytes.try_into().ok());
+    let id = D::bytes(row, 2).ok().flatten().and_then(|bytes| bytes.try_into().ok());
     let id = id.map(MessageId::from_bytes);
-    let payload = D::bytes(row, 15).ok().flatten().map(Bytes::from).unwrap_or_default();
+    let payload = D::bytes(row, 6).ok().flatten().map(Bytes::from).unwrap_or_default();
     match message::<D>(row, id, key, payload.clone()) {
         Ok(message) => Content::Message(message),
         Err(reason) => Content::Undecodable(Undecodable { id, bytes: payload, reason: reason.into() }),
@@ -89,22 +120,22 @@ fn message<D: Dialect>(
 ) -> Result<Message, String> {
     let unreadable = |column: &'static str| move |error: sqlx::Error| format!("`{column}`: {error}");
     let id = id.ok_or("`id` has not 16 bytes")?;
-    let created_at = D::int(row, 10).map_err(unreadable("created_at"))?.unwrap_or_default();
-    let topic = D::text(row, 12).map_err(unreadable("topic"))?.ok_or("`topic` is null")?;
+    let created_at = D::int(row, 7).map_err(unreadable("created_at"))?.unwrap_or_default();
+    let topic = D::text(row, 3).map_err(unreadable("topic"))?.ok_or("`topic` is null")?;
     D::text(row, 1).map_err(unreadable("ordering_key"))?;
     let mut message = Message::given(id, Timestamp::from_micros(created_at), topic).limits(Limits::highest());
-    if let Some(headers) = D::text(row, 13).map_err(unreadable("headers"))? {
+    if let Some(headers) = D::text(row, 4).map_err(unreadable("headers"))? {
         let pairs: BTreeMap<String, String> = serde_json::from_str(&headers)
             .map_err(|error| format!("`headers` is no JSON object of strings: {error}"))?;
         message = message.headers(pairs.into_iter().collect::<Headers>());
     }
-    if let Some(content_type) = D::text(row, 14).map_err(unreadable("content_type"))? {
+    if let Some(content_type) = D::text(row, 5).map_err(unreadable("content_type"))? {
         message = message.content_type(content_type);
     }
     if let Some(key) = key {
         message = message.key(key.to_owned());
     }
-    if let Some(at) = D::int(row, 9).map_err(unreadable("deliver_at"))? {
+    if let Some(at) = D::int(row, 8).map_err(unreadable("deliver_at"))? {
         message = message.deliver_at(Timestamp::from_micros(at));
     }
     message.payload(payload).map_err(|invalid| invalid.to_string())

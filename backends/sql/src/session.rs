@@ -4,9 +4,9 @@ use crate::SqlStorage;
 use crate::dialect::{Argument, Dialect};
 use crate::error;
 use crate::layout::{Tables, in_list};
-use crate::record::{Row, columns};
+use crate::record::{Read, Row};
+use crate::transaction::Transaction;
 use pillarbox_core::{Error, Timestamp};
-use sqlx::Transaction;
 
 /// What went wrong: the client's failure, so that a collision can be told from the rest, or an answer that stands.
 pub(crate) enum Failure {
@@ -28,12 +28,20 @@ impl Failure {
     pub(crate) fn into_error<D: Dialect>(self, operation: &'static str, place: &str) -> Error {
         match self {
             Self::Before(failure) => error::map::<D>(failure, operation, place).not_applied(),
-            // An answer of the database says that it refused; without one nobody knows.
-            Self::Commit(failure @ sqlx::Error::Database(_)) => {
+            // Some answers say that it was refused; without one of them nobody knows.
+            Self::Commit(failure) if error::is_refused_commit::<D>(&failure) => {
                 error::map::<D>(failure, operation, place).not_applied()
             }
             Self::Commit(failure) => error::map::<D>(failure, operation, place),
             Self::Refused(error) => error,
+        }
+    }
+
+    /// What the client said.
+    pub(crate) fn into_cause(self) -> sqlx::Error {
+        match self {
+            Self::Before(failure) | Self::Commit(failure) => failure,
+            Self::Refused(error) => sqlx::Error::Protocol(error.to_string()),
         }
     }
 
@@ -47,7 +55,7 @@ impl Failure {
 
 /// A transaction, with the words of its dialect.
 pub(crate) struct Session<'a, D: Dialect> {
-    transaction: Transaction<'static, D>,
+    transaction: Transaction<D>,
     tables: &'a Tables,
     /// Whether statements that come again are prepared under a name.
     is_prepared: bool,
@@ -60,10 +68,15 @@ macro_rules! arguments {
 pub(crate) use arguments;
 
 impl<'a, D: Dialect> Session<'a, D> {
-    pub(crate) async fn begin(storage: &'a SqlStorage<D>, statement: &'static str) -> Result<Self, Failure> {
-        let transaction = storage.0.pool.begin_with(statement).await?;
+    pub(crate) async fn begin(storage: &'a SqlStorage<D>, statement: &str) -> Result<Self, Failure> {
+        let transaction = Transaction::begin(&storage.0.pool, statement).await?;
         let is_prepared = !storage.0.config.transaction_pooler;
         Ok(Self { transaction, tables: &storage.0.tables, is_prepared })
+    }
+
+    /// For statements that are none of the usual ones.
+    pub(crate) fn connection(&mut self) -> &mut D::Connection {
+        &mut self.transaction
     }
 
     /// Rows of a query.
@@ -100,26 +113,22 @@ impl<'a, D: Dialect> Session<'a, D> {
     /// Messages that a condition chooses.
     pub(crate) async fn messages(
         &mut self,
-        with_payload: bool,
+        read: Read,
         condition: &str,
         arguments: Vec<Argument>,
         comes_again: bool,
     ) -> Result<Vec<Row>, sqlx::Error> {
-        let sql = format!("SELECT {} FROM {{message}} m {condition}", columns::<D>(with_payload));
+        let sql = format!("SELECT {} FROM {{message}} m {condition}", read.columns::<D>());
         let sql = self.words(&sql);
         let rows = D::query(&mut self.transaction, sql, arguments, comes_again && self.is_prepared).await?;
-        rows.iter().map(Row::read::<D>).collect()
+        rows.iter().map(|row| Row::read::<D>(row, read)).collect()
     }
 
     /// The messages at these places, in any order.
-    pub(crate) async fn messages_in(
-        &mut self,
-        with_payload: bool,
-        places: &[i64],
-    ) -> Result<Vec<Row>, sqlx::Error> {
-        let sql = format!("SELECT {} FROM {{message}} WHERE seq @", columns::<D>(with_payload));
+    pub(crate) async fn messages_in(&mut self, read: Read, places: &[i64]) -> Result<Vec<Row>, sqlx::Error> {
+        let sql = format!("SELECT {} FROM {{message}} WHERE seq @", read.columns::<D>());
         let rows = self.rows_in(&sql, Vec::new(), places).await?;
-        rows.iter().map(Row::read::<D>).collect()
+        rows.iter().map(|row| Row::read::<D>(row, read)).collect()
     }
 
     /// Changes rows; answers how many.
@@ -139,6 +148,36 @@ impl<'a, D: Dialect> Session<'a, D> {
         D::execute(&mut self.transaction, sql, arguments, D::HAS_ARRAYS && self.is_prepared).await
     }
 
+    /// Deletes the messages at these places; answers how many.
+    pub(crate) async fn delete(&mut self, places: &[i64]) -> Result<u64, sqlx::Error> {
+        let Some(list) = D::LIST else {
+            return self.execute_in("DELETE FROM {message} WHERE seq @", Vec::new(), places).await;
+        };
+        let (list, by_place) = (list.replace('@', &in_list(places)), D::BY_PLACE);
+        let sql = format!("DELETE m FROM {list} {{message}} m{by_place} ON m.seq = p.place");
+        self.execute_once(&sql, Vec::new()).await
+    }
+
+    /// Changes rows by a statement that comes again where lists are arguments.
+    pub(crate) async fn execute_either(
+        &mut self,
+        sql: &str,
+        arguments: Vec<Argument>,
+    ) -> Result<u64, sqlx::Error> {
+        let sql = self.words(sql);
+        D::execute(&mut self.transaction, sql, arguments, D::HAS_ARRAYS && self.is_prepared).await
+    }
+
+    /// Rows of a query that comes again where lists are arguments.
+    pub(crate) async fn rows_either(
+        &mut self,
+        sql: &str,
+        arguments: Vec<Argument>,
+    ) -> Result<Vec<D::Row>, sqlx::Error> {
+        let sql = self.words(sql);
+        D::query(&mut self.transaction, sql, arguments, D::HAS_ARRAYS && self.is_prepared).await
+    }
+
     /// Changes rows by a text that will not come again.
     pub(crate) async fn execute_once(
         &mut self,
@@ -155,15 +194,28 @@ impl<'a, D: Dialect> Session<'a, D> {
         time::<D>(&rows)
     }
 
-    pub(crate) async fn commit(self) -> Result<(), Failure> {
-        self.transaction.commit().await.map_err(Failure::Commit)
+    /// What tells this server from one that takes its place.
+    pub(crate) async fn server(&mut self) -> Result<i64, sqlx::Error> {
+        let rows = self.rows(&format!("SELECT {}", D::SERVER), Vec::new()).await?;
+        Ok(rows.first().map(|row| D::int(row, 0)).transpose()?.flatten().unwrap_or_default())
     }
 
-    /// Ends it without a change. Whether that is heard does not matter.
+    pub(crate) async fn commit(self) -> Result<(), Failure> {
+        self.transaction.commit("").await
+    }
+
+    /// Ends it without a change.
     pub(crate) async fn roll_back(self) {
-        if let Err(error) = self.transaction.rollback().await {
-            tracing::debug!(%error, "a transaction without changes could not be ended; its connection is closed");
+        self.transaction.roll_back("").await;
+    }
+
+    /// Ends the transaction of a claim.
+    pub(crate) async fn end_claim(self, has_changed: bool) -> Result<(), Failure> {
+        if has_changed {
+            return self.transaction.commit(D::CLAIM_END).await;
         }
+        self.transaction.roll_back(D::CLAIM_END).await;
+        Ok(())
     }
 
     fn words(&self, sql: &str) -> String {

@@ -5,8 +5,11 @@ use crate::dialect::Dialect;
 use crate::keys::{self, Held};
 use crate::lane::{self, Lane};
 use crate::layout::{in_list, state};
-use crate::record::Row;
+use crate::marks::array;
+use crate::partitions;
+use crate::record::{Read, Row};
 use crate::session::{Failure, Session, arguments};
+use crate::settings::Settings;
 use pillarbox_core::{
     Error, ErrorKind, HeadPolicy, Outcome, Renewed, Settled, Settlement, Timestamp, Token, Verdict,
     check_verdicts,
@@ -23,14 +26,36 @@ async fn lock<D: Dialect>(
     session: &mut Session<'_, D>,
     tokens: impl Iterator<Item = Token>,
 ) -> Result<(BTreeMap<i64, Lane>, Timestamp), Failure> {
-    let mut numbers: Vec<i64> = tokens.filter_map(|token| lane::number(&token)).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
+    // A lane whose fence is below that of a token has lost it: there is nothing to find.
+    let mut fences: BTreeMap<i64, i64> = BTreeMap::new();
+    for token in tokens {
+        if let (Some(lane), Ok(fence)) = (lane::number(&token), i64::try_from(token.fence)) {
+            let lowest = fences.entry(lane).or_insert(fence);
+            *lowest = fence.min(*lowest);
+        }
+    }
     let mut lanes = BTreeMap::new();
-    if !numbers.is_empty() {
-        let sql =
-            format!("SELECT {} FROM {{lane}} WHERE lane @ ORDER BY lane{}", lane::COLUMNS, D::FOR_UPDATE);
-        let rows = session.rows_in(&sql, Vec::new(), &numbers).await?;
+    if !fences.is_empty() {
+        let (numbers, fences): (Vec<i64>, Vec<i64>) = fences.into_iter().unzip();
+        let (from, arguments) = match D::HAS_ARRAYS {
+            true => (
+                "FROM unnest(?::bigint[], ?::bigint[]) AS k(place, least) JOIN {lane} l ON l.lane = k.place AND l.fence >= k.least".to_owned(),
+                vec![array(&numbers), array(&fences)],
+            ),
+            false => (
+                match D::LIST {
+                    Some(list) => format!(
+                        "FROM {} {{lane}} l{} ON l.lane = p.place",
+                        list.replace('@', &in_list(&numbers)),
+                        D::BY_PLACE
+                    ),
+                    None => format!("FROM {{lane}} l WHERE l.lane IN ({})", in_list(&numbers)),
+                },
+                Vec::new(),
+            ),
+        };
+        let sql = format!("SELECT {} {from} ORDER BY l.lane{}", lane::COLUMNS, D::FOR_UPDATE);
+        let rows = session.rows_either(&sql, arguments).await?;
         lanes.extend(Lane::read_all::<D>(&rows)?.into_iter().map(|lane| (lane.lane, lane)));
     }
     // Read once the locks are held: a decision is never earlier than what it follows.
@@ -60,7 +85,7 @@ pub(crate) async fn renew<D: Dialect>(
         {
             lane.lease_until = lane.lease_until.max(now.after(lease).as_micros());
             lease_until = Some(Timestamp::from_micros(lane.lease_until));
-            renewed.push(lane.lane);
+            renewed.push((lane.lane, lane.fence));
         }
         answers.push(Renewed { outcome, at: now, lease_until });
     }
@@ -69,8 +94,15 @@ pub(crate) async fn renew<D: Dialect>(
         return Ok(answers);
     }
     let until = now.after(lease).as_micros();
-    let sql = "UPDATE {lane} SET renewed = 1, lease_until = CASE WHEN lease_until < ? THEN ? ELSE lease_until END WHERE lane @";
-    session.execute_in(sql, arguments![until, until], &renewed).await?;
+    let among = lane::among::<D>(&renewed);
+    let sql = format!(
+        "UPDATE {{lane}}{} SET renewed = 1, lease_until = CASE WHEN lease_until < ? THEN ? ELSE lease_until END WHERE {}",
+        D::BY_PLACE,
+        among.0
+    );
+    let mut arguments = arguments![until, until];
+    arguments.extend(among.1);
+    session.execute_either(&sql, arguments).await?;
     session.commit().await?;
     Ok(answers)
 }
@@ -144,12 +176,12 @@ pub(crate) async fn settle<D: Dialect>(
         }
         lane.settled(not_before);
         match not_before {
-            0 => freed.push(lane.lane),
-            _ => free(&mut session, &[lane.lane], not_before).await?,
+            0 => freed.push((lane.lane, lane.fence)),
+            _ => free(&mut session, &[(lane.lane, lane.fence)], not_before).await?,
         }
     }
     if !published.is_empty() {
-        publish(&mut session, &published, storage.0.settings.keep_published, now).await?;
+        publish(&mut session, &published, &storage.0.settings, now).await?;
     }
     if !freed.is_empty() {
         free(&mut session, &freed, 0).await?;
@@ -161,26 +193,38 @@ pub(crate) async fn settle<D: Dialect>(
 /// Notes the token as settled, and lets go of the lanes.
 async fn free<D: Dialect>(
     session: &mut Session<'_, D>,
-    lanes: &[i64],
+    lanes: &[(i64, i64)],
     not_before: i64,
 ) -> Result<(), Failure> {
+    let among = lane::among::<D>(lanes);
     // The nonce last: MySQL assigns from left to right.
-    let sql = "UPDATE {lane} SET settled_fence = fence, settled_nonce = nonce, run = NULL, run_length = 0, not_before = ?, nonce = NULL WHERE lane @";
-    session.execute_in(sql, arguments![not_before], lanes).await?;
+    let sql = format!(
+        "UPDATE {{lane}}{} SET settled_fence = fence, settled_nonce = nonce, run = NULL, run_length = 0, not_before = ?, nonce = NULL WHERE {}",
+        D::BY_PLACE,
+        among.0
+    );
+    let mut arguments = arguments![not_before];
+    arguments.extend(among.1);
+    session.execute_either(&sql, arguments).await?;
     Ok(())
 }
 
 async fn publish<D: Dialect>(
     session: &mut Session<'_, D>,
     messages: &[i64],
-    keep: bool,
+    settings: &Settings,
     now: Timestamp,
 ) -> Result<(), Failure> {
-    if keep {
-        let sql = "UPDATE {message} SET state = 4, strikes = 0, run_limit = NULL, due_at = NULL, ended_at = ? WHERE seq @";
-        session.execute_in(sql, arguments![now.as_micros()], messages).await?;
+    if settings.published_partitions.is_some() {
+        session.execute_in(partitions::MOVE, arguments![now.as_micros()], messages).await?;
+    } else if settings.keep_published {
+        let sql = format!(
+            "UPDATE {{message}}{} SET state = 4, strikes = 0, run_limit = NULL, due_at = NULL, ended_at = ? WHERE seq @",
+            D::BY_PLACE
+        );
+        session.execute_in(&sql, arguments![now.as_micros()], messages).await?;
     } else {
-        session.execute_in("DELETE FROM {message} WHERE seq @", Vec::new(), messages).await?;
+        session.delete(messages).await?;
     }
     Ok(())
 }
@@ -205,7 +249,7 @@ async fn read_part<'a, D: Dialect>(
     if verdicts.iter().all(|verdict| *verdict == Verdict::Published) {
         return Ok(part);
     }
-    let rows = session.messages_in(false, &lane.run).await?;
+    let rows = session.messages_in(Read::WithoutPayload, &lane.run).await?;
     let mut found: HashMap<i64, Row> = rows.into_iter().map(|row| (row.seq, row)).collect();
     part.messages = lane.run.iter().filter_map(|seq| found.remove(seq)).collect();
     if part.messages.len() != verdicts.len() {
@@ -305,23 +349,24 @@ impl Change {
         messages: &[(i64, i64)],
     ) -> Result<(), Failure> {
         let list = in_list(&messages.iter().map(|(seq, _)| *seq).collect::<Vec<_>>());
-        let due = due_expression(messages);
+        let (due, by_place) = (due_expression(messages), D::BY_PLACE);
         match self {
             Self::Retry { error } => {
                 let sql = format!(
-                    "UPDATE {{message}} SET state = 2, attempts = attempts + 1, strikes = 0, run_limit = NULL, due_at = {due}, reason = ? WHERE seq IN ({list})"
+                    "UPDATE {{message}}{by_place} SET state = 2, attempts = attempts + 1, strikes = 0, run_limit = NULL, due_at = {due}, reason = ? WHERE seq IN ({list})"
                 );
                 session.execute_once(&sql, arguments![error.as_str()]).await?;
             }
             Self::Wait { is_suspect } => {
                 let state = if *is_suspect { state::SUSPECT } else { state::CAME_BACK };
-                let sql =
-                    format!("UPDATE {{message}} SET state = {state}, due_at = {due} WHERE seq IN ({list})");
+                let sql = format!(
+                    "UPDATE {{message}}{by_place} SET state = {state}, due_at = {due} WHERE seq IN ({list})"
+                );
                 session.execute_once(&sql, Vec::new()).await?;
             }
             Self::Bury { state, reason } => {
                 let sql = format!(
-                    "UPDATE {{message}} SET state = {state}, strikes = 0, run_limit = NULL, due_at = NULL, ended_at = {due}, reason = ? WHERE seq IN ({list})"
+                    "UPDATE {{message}}{by_place} SET state = {state}, strikes = 0, run_limit = NULL, due_at = NULL, ended_at = {due}, reason = ? WHERE seq IN ({list})"
                 );
                 session.execute_once(&sql, arguments![reason.as_str()]).await?;
             }

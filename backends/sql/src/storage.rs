@@ -3,14 +3,16 @@ use crate::layout::Tables;
 use crate::marks::Marks;
 use crate::session::{Failure, Session, words};
 use crate::settings::{self, Settings};
+use crate::transaction::{retried, within};
 use crate::{SqlConfig, claim, error, migrate, settle};
 use pillarbox_core::{
-    Admin, Claim, Claimed, Error, ErrorKind, Order, Renewed, RepeatedIds, Settled, Settlement, Settlements,
-    Storage, StorageGuarantees, Token, Wakeup,
+    Admin, Claim, Claimed, Error, Order, Renewed, RepeatedIds, Settled, Settlement, Settlements, Storage,
+    StorageGuarantees, Token, Wakeup,
 };
-use sqlx::Pool;
 use sqlx::pool::PoolOptions;
+use sqlx::{Connection as _, Pool};
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
@@ -23,6 +25,8 @@ pub(crate) struct Shared<D: Dialect> {
     pub(crate) settings: Settings,
     pub(crate) tables: Tables,
     pub(crate) pool: Pool<D>,
+    /// Begins a transaction of the outbox's own.
+    pub(crate) begin: String,
     /// What a message has weighed lately, in bytes: it bounds how many are read at once.
     pub(crate) weight: AtomicUsize,
     /// Whether the last claim found something.
@@ -32,8 +36,6 @@ pub(crate) struct Shared<D: Dialect> {
 
 /// The longest run, and the most messages of one claim: a longer one holds its lane up and gains nothing.
 pub(crate) const MAX_RUN: u32 = 1_000;
-/// How often a transaction that collided with others is run before the error is given back.
-const TRIES: u32 = 8;
 /// So many runs are settled in one transaction at most.
 const RUNS_PER_CALL: usize = 64;
 
@@ -59,12 +61,35 @@ impl<D: Dialect> SqlStorage<D> {
     /// As [`open`](Self::open).
     pub async fn connect(config: SqlConfig<D>) -> Result<Self, Error> {
         config.check()?;
+        let map = |failure| error::map::<D>(failure, "open", &config.place).not_applied();
+        let pool = Self::pool_of(&config, config.max_connections).await.map_err(map)?;
+        let (place, limit) = (config.place.clone(), config.response_timeout);
+        within::<D, Self>(&place, limit, "open", Self::prepare(config, pool)).await
+    }
+
+    /// Opens a first connection.
+    pub(crate) async fn pool_of(config: &SqlConfig<D>, connections: u32) -> Result<Pool<D>, sqlx::Error> {
+        // A connection that broke while it lay idle may never tell; then the next one is tried.
+        let patience = config.connect_timeout / 4;
+        let pool = PoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(config.connect_timeout)
+            .test_before_acquire(false)
+            .before_acquire(move |connection: &mut D::Connection, _| {
+                Box::pin(async move {
+                    match tokio::time::timeout(patience, connection.ping()).await {
+                        Ok(answer) => answer.map(|()| true),
+                        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+                    }
+                })
+            });
+        D::pool(pool, config).connect_with(D::connecting(config)).await
+    }
+
+    /// Checks the database and the schema, and agrees on the settings.
+    async fn prepare(config: SqlConfig<D>, pool: Pool<D>) -> Result<Self, Error> {
         let tables = Tables::new(&config.name);
         let map = |failure| error::map::<D>(failure, "open", &config.place).not_applied();
-        let pool = PoolOptions::new()
-            .max_connections(config.max_connections)
-            .acquire_timeout(config.connect_timeout);
-        let pool = D::pool(pool).connect_with(config.options.clone()).await.map_err(map)?;
         // In transactions, so that a pooler keeps to one connection.
         let mut reading = pool.begin_with(D::BEGIN_READ.unwrap_or(D::BEGIN)).await.map_err(map)?;
         D::check(&mut reading, &config.place).await?;
@@ -82,10 +107,15 @@ impl<D: Dialect> SqlStorage<D> {
             writing.commit().await.map_err(map)?;
         }
         let settings = settings::agreed(&config, &stored)?;
+        if config.transaction_pooler {
+            let place = &config.place;
+            tracing::info!(place, "behind a pooler in transaction mode relays are not woken, and poll");
+        }
         let weight = AtomicUsize::new(4 * 1024);
         let had_work = AtomicBool::new(false);
         let marks = Marks::new();
-        Ok(Self(Arc::new(Shared { config, settings, tables, pool, weight, had_work, marks })))
+        let begin = D::begin(&config);
+        Ok(Self(Arc::new(Shared { config, settings, tables, pool, begin, weight, had_work, marks })))
     }
 
     /// The outbox's name.
@@ -93,13 +123,14 @@ impl<D: Dialect> SqlStorage<D> {
         &self.0.config.name
     }
 
-    /// The pool of connections that this handle uses; an application may use it too.
+    /// The pool of connections that this handle uses; an application may use it too. On MySQL and MariaDB its sessions are set to `READ
+    /// COMMITTED`, and end when they are idle for long: see [the crate](crate#each-database).
     pub fn pool(&self) -> &Pool<D> {
         &self.0.pool
     }
 
     pub(crate) async fn begin(&self) -> Result<Session<'_, D>, Failure> {
-        Session::begin(self, D::BEGIN).await
+        Session::begin(self, &self.0.begin).await
     }
 
     pub(crate) fn now_offset(&self) -> i64 {
@@ -110,38 +141,13 @@ impl<D: Dialect> SqlStorage<D> {
     pub(crate) async fn retried<T, F>(
         &self,
         operation: &'static str,
-        mut transaction: impl FnMut() -> F,
+        transaction: impl FnMut() -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let mut tries = 1;
-        loop {
-            let limit = self.0.config.response_timeout;
-            let Ok(outcome) = tokio::time::timeout(limit, transaction()).await else {
-                let place = &self.0.config.place;
-                return Err(Error::new(ErrorKind::Unavailable, operation).describe(format!(
-                    "{} at {place} did not answer within {limit:?} (`outbox.response_timeout`)",
-                    D::PRODUCT
-                )));
-            };
-            match outcome {
-                Err(failure) if tries < TRIES && failure.is_transient::<D>() => {
-                    tracing::debug!(
-                        place = self.0.config.place,
-                        operation,
-                        tries,
-                        "transactions collided; trying again"
-                    );
-                    tokio::time::sleep(Duration::from_millis(1 << tries)).await;
-                    tries += 1;
-                }
-                outcome => {
-                    return outcome
-                        .map_err(|failure| failure.into_error::<D>(operation, &self.0.config.place));
-                }
-            }
-        }
+        let config = &self.0.config;
+        retried::<D, T, F>(&config.place, config.response_timeout, operation, transaction).await
     }
 }
 

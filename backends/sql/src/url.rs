@@ -74,6 +74,9 @@ fn apply<D: Dialect>(config: &mut SqlConfig<D>, options: &mut UrlOptions) -> Res
     if let Some(keep) = options.parsed("keep_published", "`true` or `false`")? {
         config.keep_published = Some(keep);
     }
+    if let Some(length) = options.duration("published_partitions")? {
+        config.published_partitions = Some(length);
+    }
     if let Some(connections) = options.parsed("max_connections", "a whole number from 1 up")? {
         config.max_connections = connections;
     }

@@ -1,13 +1,14 @@
 -- The outbox, version 1. `pillarbox_` is the outbox's name; another name takes its place in every statement.
+-- Changes of a schema are no transactions here: if this was cut short, it can be applied again.
 
 -- Settings of the outbox, and the version of this schema.
-CREATE TABLE pillarbox_setting (
+CREATE TABLE IF NOT EXISTS pillarbox_setting (
     name VARCHAR(64) NOT NULL PRIMARY KEY,
     value VARCHAR(255) NOT NULL
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- One row per message. Producers write the columns from `id` to `deliver_at`; all others are the outbox's own.
-CREATE TABLE pillarbox_message (
+CREATE TABLE IF NOT EXISTS pillarbox_message (
     -- The order of enqueueing.
     seq BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     -- A UUID, 16 bytes.
@@ -19,9 +20,9 @@ CREATE TABLE pillarbox_message (
     payload LONGBLOB NOT NULL,
     content_type VARCHAR(255),
     -- Microseconds since 1970.
-    created_at BIGINT NOT NULL DEFAULT (CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)),
+    created_at BIGINT NOT NULL DEFAULT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))),
     deliver_at BIGINT,
-    enqueued_at BIGINT NOT NULL DEFAULT (CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)),
+    enqueued_at BIGINT NOT NULL DEFAULT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))),
     -- 0 new, 1 new and due after a time of delivery or a redrive, 2 came back, 3 dead, 4 published, 5 dead and holds its
     -- key, 6 came back and is a suspect.
     state BIGINT NOT NULL DEFAULT 0,
@@ -51,7 +52,7 @@ CREATE TABLE pillarbox_message (
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
 
 -- What relays hold: one row per lane, its lease, and the messages of its run.
-CREATE TABLE pillarbox_lane (
+CREATE TABLE IF NOT EXISTS pillarbox_lane (
     lane BIGINT NOT NULL PRIMARY KEY,
     fence BIGINT NOT NULL DEFAULT 0,
     -- Who holds it; null if nobody does.
@@ -67,5 +68,5 @@ CREATE TABLE pillarbox_lane (
     settled_nonce BINARY(16)
 ) ENGINE = InnoDB;
 
-INSERT INTO pillarbox_lane (lane) VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11), (12), (13), (14), (15);
-INSERT INTO pillarbox_setting (name, value) VALUES ('schema_version', '1');
+INSERT IGNORE INTO pillarbox_lane (lane) VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11), (12), (13), (14), (15);
+INSERT IGNORE INTO pillarbox_setting (name, value) VALUES ('schema_version', '1');

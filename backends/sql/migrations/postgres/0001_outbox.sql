@@ -56,7 +56,7 @@ CREATE INDEX pillarbox_kept ON pillarbox_message (kept_id) WHERE kept_id IS NOT 
 
 -- What relays hold: one row per lane, its lease, and the messages of its run.
 CREATE TABLE pillarbox_lane (
-    lane bigint NOT NULL PRIMARY KEY,
+    lane bigint NOT NULL,
     fence bigint NOT NULL DEFAULT 0,
     -- Who holds it; null if nobody does.
     nonce bytea,
@@ -68,12 +68,35 @@ CREATE TABLE pillarbox_lane (
     run_length bigint NOT NULL DEFAULT 0,
     run bytea,
     settled_fence bigint,
-    settled_nonce bytea
+    settled_nonce bytea,
+    -- There is one row of each lane. With the fence in it the index passes the earlier versions of a row, also while vacuum may not
+    -- remove them.
+    PRIMARY KEY (lane, fence)
 ) WITH (
     -- Sixteen rows, each updated twice per claim: room on their pages lets updates stay there, and vacuum comes often.
     fillfactor = 10, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 500,
     autovacuum_vacuum_cost_delay = 0
 );
+
+-- Published messages, where the outbox keeps them in partitions (`outbox.published_partitions`), which a purge drops as a whole. What is
+-- published at a time for which there is no partition is in the rest.
+CREATE TABLE pillarbox_published (
+    seq bigint NOT NULL,
+    id uuid NOT NULL,
+    topic text NOT NULL,
+    ordering_key text COLLATE "C",
+    headers json,
+    payload bytea NOT NULL,
+    content_type text,
+    created_at bigint NOT NULL,
+    deliver_at bigint,
+    enqueued_at bigint NOT NULL,
+    attempts bigint NOT NULL,
+    -- Microseconds since 1970.
+    published_at bigint NOT NULL
+) PARTITION BY RANGE (published_at);
+CREATE TABLE pillarbox_published_rest PARTITION OF pillarbox_published DEFAULT;
+CREATE INDEX pillarbox_published_rest_time ON pillarbox_published_rest (published_at);
 
 INSERT INTO pillarbox_lane (lane) SELECT generate_series(0, 15);
 INSERT INTO pillarbox_setting (name, value) VALUES ('schema_version', '1');

@@ -65,8 +65,10 @@ pub trait Dialect: Database {
     const BEGIN_READ: Option<&'static str>;
     /// The database's own time in microseconds since 1970.
     const NOW: &'static str;
-    /// A statement that answers the time and keeps a second claim of one nonce waiting until the first has ended. Arguments: the
-    /// clock's offset and the nonce as a number.
+    /// What tells the server from one that takes its place; needed with [`WRITERS`](Self::WRITERS) only.
+    const SERVER: &'static str = "0";
+    /// A statement that answers the time, and the server where that is needed, and keeps a second claim of one nonce waiting until the
+    /// first has ended. Arguments: the clock's offset and the nonce as a number.
     const CLAIM_START: &'static str;
     /// Ends a `SELECT` that locks its rows, and leaves out those that others hold.
     const SKIP_LOCKED: &'static str;
@@ -80,17 +82,33 @@ pub trait Dialect: Database {
     const ID_ARGUMENT: &'static str;
     /// Stores a setting unless it is there: two arguments.
     const KEEP_SETTING: &'static str;
+    /// Stands behind a table of which rows are chosen by their places: a plan that reads the whole table would wait for every row that
+    /// somebody else has locked, such as those that a producer has not committed.
+    const BY_PLACE: &'static str = "";
+    /// A list of places, for its `@`, as a table `p` to which the other one is joined by its primary key: where even that leaves the plan a
+    /// choice, for statements that wait for rows which they only pass.
+    const LIST: Option<&'static str> = None;
+    /// Whether a query that locks rows locks no more than its `LIMIT`, also where it sorts.
+    const LOCKS_BY_LIMIT: bool = true;
+    /// Ends the transaction of a claim, behind `COMMIT` or `ROLLBACK`.
+    const CLAIM_END: &'static str = "";
     /// How many lanes a claim locks at a time.
     const LANES_AT_ONCE: usize;
     /// A query for the names of the transactions that write to the table of messages, where what was deleted is in the way of later
     /// claims: see [`marks`](crate::marks).
     const WRITERS: Option<&'static str> = None;
+    /// Whether it can keep published messages in partitions: see [`partitions`](crate::partitions).
+    const HAS_PARTITIONS: bool = false;
     /// Whether a list of places can be one argument, an array.
     const HAS_ARRAYS: bool = false;
     /// Whether a statement that will not come again is sent as text, its arguments in it.
     const IS_INLINED: bool = false;
     /// The steps that make the schema, oldest first.
     const MIGRATIONS: &'static [&'static str];
+    /// Answers 1 if the table of settings is there.
+    const HAS_SETTINGS: &'static str;
+    /// Keeps other migrations of this outbox waiting, and answers 1; nothing where the transaction does.
+    const MIGRATION_LOCK: Option<&'static str>;
     /// Whether a whole migration is one transaction.
     const TRANSACTIONAL_MIGRATIONS: bool;
     /// The options in URLs that the client knows. The client itself passes over unknown ones.
@@ -106,8 +124,21 @@ pub trait Dialect: Database {
     fn place(options: &Options<Self>) -> String;
     /// Refuses what cannot hold an outbox, and sets what it needs.
     fn prepare(options: Options<Self>) -> Result<Options<Self>, Error>;
+    /// The options with which connections are opened.
+    fn connecting(config: &SqlConfig<Self>) -> Options<Self> {
+        config.options.clone()
+    }
+    /// The options with which the schema is made.
+    fn creating(config: &SqlConfig<Self>) -> Options<Self> {
+        config.options.clone()
+    }
     /// A pool whose connections are set up.
-    fn pool(options: PoolOptions<Self>) -> PoolOptions<Self>;
+    fn pool(options: PoolOptions<Self>, config: &SqlConfig<Self>) -> PoolOptions<Self>;
+    /// [`BEGIN`](Self::BEGIN), and that the database ends the transaction when its client is not heard of any more: until then it keeps its
+    /// locks, and no other claim gets the lanes.
+    fn begin(_: &SqlConfig<Self>) -> String {
+        Self::BEGIN.to_owned()
+    }
     /// Says what is unsafe about the server.
     fn check<'c>(connection: &'c mut Self::Connection, place: &'c str) -> BoxFuture<'c, Result<(), Error>>;
     /// Runs a statement; answers how many rows it changed. One that will not come again is not worth preparing.

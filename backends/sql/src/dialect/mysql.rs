@@ -7,8 +7,12 @@ use crate::{SqlConfig, error};
 use pillarbox_core::{BoxFuture, Error, Hints, Message};
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError};
 use sqlx::pool::PoolOptions;
-use sqlx::{AssertSqlSafe, Executor as _, MySql, Row as _};
+use sqlx::{AssertSqlSafe, MySql, Row as _};
 use std::str::FromStr as _;
+use std::time::Duration;
+
+/// After so many seconds the server ends a session that is idle.
+const IDLE_SECONDS: u64 = 120;
 
 impl Dialect for MySql {
     const PRODUCT: &'static str = "MySQL";
@@ -16,9 +20,15 @@ impl Dialect for MySql {
     const NUMBERED: bool = false;
     const BEGIN: &'static str = "START TRANSACTION";
     const BEGIN_READ: Option<&'static str> = None;
-    const NOW: &'static str = "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)";
-    // A named lock would belong to the connection, and outlive a transaction that was dropped; the row of the setting does not.
-    const CLAIM_START: &'static str = "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED) + ?, ?";
+    // No time zone has a part in it, least of all one that sets its clocks back.
+    const NOW: &'static str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
+    // The lock belongs to the connection, which ends with a transaction that was dropped.
+    const CLAIM_START: &'static str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) + ?, GET_LOCK(CONCAT('pillarbox ', ?), 5)";
+    const CLAIM_END: &'static str = "; DO RELEASE_ALL_LOCKS()";
+    const BY_PLACE: &'static str = " FORCE INDEX (PRIMARY)";
+    const LIST: Option<&'static str> =
+        Some("JSON_TABLE('[@]', '$[*]' COLUMNS (place BIGINT PATH '$')) p STRAIGHT_JOIN");
+    const LOCKS_BY_LIMIT: bool = false;
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
     const ID: &'static str = "id";
@@ -30,6 +40,9 @@ impl Dialect for MySql {
     // next command would wait for the delayed acknowledgement, 40 ms each time.
     const IS_INLINED: bool = true;
     const MIGRATIONS: &'static [&'static str] = &[include_str!("../../migrations/mysql/0001_outbox.sql")];
+    const HAS_SETTINGS: &'static str = "SELECT CAST(count(*) AS SIGNED) FROM information_schema.tables WHERE table_schema = database() AND table_name = '{setting}'";
+    const MIGRATION_LOCK: Option<&'static str> =
+        Some("SELECT CAST(GET_LOCK('pillarbox {setting}', 60) AS SIGNED)");
     const TRANSACTIONAL_MIGRATIONS: bool = false;
     const CLIENT_OPTIONS: &'static [&'static str] = &[
         "sslmode",
@@ -72,11 +85,20 @@ impl Dialect for MySql {
         Ok(options)
     }
 
-    fn pool(options: PoolOptions<Self>) -> PoolOptions<Self> {
-        // By default a transaction would not see what others commit after its first read.
-        options.after_connect(|connection, _| {
+    fn pool(options: PoolOptions<Self>, config: &SqlConfig<Self>) -> PoolOptions<Self> {
+        // By default a transaction would not see what others commit after its first read. And a server waits eight hours for a client
+        // that is gone without a word, with the locks of its transaction; MariaDB tells such a session from one that is idle only.
+        // Transactions of the application may be idle for a while, too.
+        let limit = (3 * config.response_timeout).as_secs().max(1);
+        let idle = limit.max(IDLE_SECONDS);
+        let setup = format!(
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+             SET SESSION wait_timeout = {idle} /*M! , SESSION idle_transaction_timeout = {limit} */"
+        );
+        options.idle_timeout(Duration::from_secs(idle / 2)).after_connect(move |connection, _| {
+            let setup = setup.clone();
             Box::pin(async move {
-                connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+                sqlx::raw_sql(AssertSqlSafe(setup)).execute(connection).await?;
                 Ok(())
             })
         })

@@ -22,8 +22,8 @@ impl Dialect for Postgres {
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
     const BEGIN_READ: Option<&'static str> = None;
     const NOW: &'static str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    const CLAIM_START: &'static str =
-        "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + ?, pg_advisory_xact_lock(?)";
+    const CLAIM_START: &'static str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + ?, (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, pg_advisory_xact_lock(?)";
+    const SERVER: &'static str = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
     const ID: &'static str = "uuid_send(id)";
@@ -35,8 +35,13 @@ impl Dialect for Postgres {
     const WRITERS: Option<&'static str> = Some(
         "SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND relation = '{message}'::regclass AND mode = 'RowExclusiveLock' AND granted",
     );
+    const HAS_PARTITIONS: bool = true;
     const HAS_ARRAYS: bool = true;
     const MIGRATIONS: &'static [&'static str] = &[include_str!("../../migrations/postgres/0001_outbox.sql")];
+    const HAS_SETTINGS: &'static str = "SELECT CASE WHEN to_regclass('{setting}') IS NULL THEN 0 ELSE 1 END";
+    const MIGRATION_LOCK: Option<&'static str> = Some(
+        "SELECT 1 FROM (SELECT pg_advisory_xact_lock(hashtextextended('pillarbox {setting}', 0))) AS locked",
+    );
     const TRANSACTIONAL_MIGRATIONS: bool = true;
     const CLIENT_OPTIONS: &'static [&'static str] = &[
         "sslmode",
@@ -78,8 +83,19 @@ impl Dialect for Postgres {
         Ok(options)
     }
 
-    fn pool(options: PoolOptions<Self>) -> PoolOptions<Self> {
+    fn pool(options: PoolOptions<Self>, _: &SqlConfig<Self>) -> PoolOptions<Self> {
         options
+    }
+
+    fn begin(config: &SqlConfig<Self>) -> String {
+        // For this transaction alone, since those of the application are none of our business. Plans are made while tables are small, and
+        // kept: a whole table is never what these statements should read.
+        let limit = config.response_timeout.as_millis();
+        format!(
+            "{}; SET LOCAL idle_in_transaction_session_timeout = {limit}; SET LOCAL enable_seqscan = off; \
+             SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off",
+            Self::BEGIN
+        )
     }
 
     fn check<'c>(connection: &'c mut Self::Connection, place: &'c str) -> BoxFuture<'c, Result<(), Error>> {

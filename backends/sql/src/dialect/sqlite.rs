@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Row as _, Sqlite};
 use std::str::FromStr as _;
 use std::time::Duration;
 
-/// How long a writer waits for another.
+/// How long a writer waits for another at most.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a waiting relay looks whether something was committed. Reading a counter in shared memory costs microseconds.
 const LOOK: Duration = Duration::from_millis(20);
@@ -35,6 +35,8 @@ impl Dialect for Sqlite {
         "INSERT INTO {setting} (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING";
     const LANES_AT_ONCE: usize = 16;
     const MIGRATIONS: &'static [&'static str] = &[include_str!("../../migrations/sqlite/0001_outbox.sql")];
+    const HAS_SETTINGS: &'static str = "SELECT count(*) FROM sqlite_master WHERE name = '{setting}'";
+    const MIGRATION_LOCK: Option<&'static str> = None;
     const TRANSACTIONAL_MIGRATIONS: bool = true;
     const CLIENT_OPTIONS: &'static [&'static str] = &["mode", "cache", "immutable", "vfs"];
     const HAS_HINTS: bool = true;
@@ -59,11 +61,19 @@ impl Dialect for Sqlite {
         Ok(options
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT)
             .row_buffer_size(1_024))
     }
 
-    fn pool(options: PoolOptions<Self>) -> PoolOptions<Self> {
+    fn connecting(config: &SqlConfig<Self>) -> Options<Self> {
+        // Below the time that a call may take, so that it can say why it took it.
+        config.options.clone().busy_timeout(BUSY_TIMEOUT.min(config.response_timeout / 4))
+    }
+
+    fn creating(config: &SqlConfig<Self>) -> Options<Self> {
+        Self::connecting(config).create_if_missing(true)
+    }
+
+    fn pool(options: PoolOptions<Self>, _: &SqlConfig<Self>) -> PoolOptions<Self> {
         options
     }
 

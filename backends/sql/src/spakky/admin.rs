@@ -1,13 +1,14 @@
 //! Looking into Spakky's table and mending it.
 
-use super::{SpakkyStorage, content};
-use crate::error;
+use super::SpakkyStorage;
+use super::record::{content, id_of};
+use crate::session::Failure;
 use pillarbox_core::{
     Admin, Affected, BoxFuture, Content, Cursor, Error, ErrorKind, Filter, ListState, Listing, MessageId,
     Page, Stats, Stored, Text, Timestamp,
 };
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{Postgres, Row as _};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -16,10 +17,6 @@ const LONGEST_PAGE: u32 = 1_000;
 const COLUMNS: &str = "SELECT uuid_send(id), event_name, payload, headers::text, (extract(epoch FROM created_at) * 1000000)::bigint, retry_count FROM spakky_event_outbox ";
 
 impl SpakkyStorage {
-    fn failed(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> Error + '_ {
-        move |failure| error::map::<Postgres>(failure, operation, &self.0.place)
-    }
-
     /// Dead letters behind an id, in the order of ids.
     async fn dead(&self, behind: Uuid, filter: &Filter, limit: u32) -> Result<Vec<PgRow>, sqlx::Error> {
         let ids: Vec<Uuid> = filter.ids.iter().map(|id| *id.as_uuid()).collect();
@@ -40,7 +37,7 @@ impl SpakkyStorage {
         loop {
             let rows = self.dead(behind, filter, LONGEST_PAGE).await?;
             for row in &rows {
-                behind = super::id_of(row)?;
+                behind = id_of(row)?;
                 if filter.matches(&stored(row)?) {
                     if found.len() == limit as usize {
                         return Ok((found, true));
@@ -56,12 +53,12 @@ impl SpakkyStorage {
 
     async fn mend(
         &self,
-        filter: Filter,
+        filter: &Filter,
         limit: u32,
         dry_run: bool,
         sql: &'static str,
-    ) -> Result<Affected, sqlx::Error> {
-        let (found, more) = self.matching(&filter, limit).await?;
+    ) -> Result<Affected, Failure> {
+        let (found, more) = self.matching(filter, limit).await?;
         if dry_run || found.is_empty() {
             return Ok(Affected { count: found.len() as u64, more });
         }
@@ -72,28 +69,25 @@ impl SpakkyStorage {
 
 impl Admin for SpakkyStorage {
     fn stats(&self) -> BoxFuture<'_, Result<Stats, Error>> {
-        Box::pin(async move {
-            let count = async {
-                let (transaction, now) = self.begin().await?;
-                drop(transaction);
-                let row = sqlx::query(
-                    "SELECT count(*) FILTER (WHERE published_at IS NULL AND retry_count < $1), \
-                     count(*) FILTER (WHERE published_at IS NULL AND retry_count < $1 AND (extract(epoch FROM claimed_at) * 1000000)::bigint >= $2), \
-                     count(*) FILTER (WHERE published_at IS NULL AND retry_count >= $1), count(*) FILTER (WHERE published_at IS NOT NULL) \
-                     FROM spakky_event_outbox",
-                )
-                .bind(self.0.max_retries)
-                .bind(now.before(self.0.claim_timeout).as_micros())
-                .fetch_one(&self.0.pool)
-                .await?;
-                let number = |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.unsigned_abs());
-                let (open, claimed) = (number(0)?, number(1)?);
-                let (dead, published) = (number(2)?, number(3)?);
-                // A delay and a claim look the same in this table.
-                Ok(Stats { pending: open - claimed, claimed, dead, published, ..Stats::default() })
-            };
-            count.await.map_err(self.failed("stats"))
-        })
+        Box::pin(self.retried("stats", || async {
+            let (mut transaction, now) = self.begin().await?;
+            let row = sqlx::query(
+                "SELECT count(*) FILTER (WHERE published_at IS NULL AND retry_count < $1), \
+                 count(*) FILTER (WHERE published_at IS NULL AND retry_count < $1 AND (extract(epoch FROM claimed_at) * 1000000)::bigint >= $2), \
+                 count(*) FILTER (WHERE published_at IS NULL AND retry_count >= $1), count(*) FILTER (WHERE published_at IS NOT NULL) \
+                 FROM spakky_event_outbox",
+            )
+            .bind(self.0.max_retries)
+            .bind(now.before(self.0.claim_timeout).as_micros())
+            .fetch_one(&mut *transaction)
+            .await?;
+            transaction.roll_back("").await;
+            let number = |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.unsigned_abs());
+            let (open, claimed) = (number(0)?, number(1)?);
+            let (dead, published) = (number(2)?, number(3)?);
+            // A delay and a claim look the same in this table.
+            Ok(Stats { pending: open - claimed, claimed, dead, published, ..Stats::default() })
+        }))
     }
 
     fn list(&self, listing: Listing) -> BoxFuture<'_, Result<Page, Error>> {
@@ -113,9 +107,12 @@ impl Admin for SpakkyStorage {
                         .not_applied()
                 })?;
             let limit = listing.limit.clamp(1, LONGEST_PAGE);
-            let rows = self.dead(behind, &listing.filter, limit).await.map_err(self.failed("list"))?;
-            let all: Vec<Stored> =
-                rows.iter().map(stored).collect::<Result<_, _>>().map_err(self.failed("list"))?;
+            let all: Vec<Stored> = self
+                .retried("list", || async {
+                    let rows = self.dead(behind, &listing.filter, limit).await?;
+                    Ok(rows.iter().map(stored).collect::<Result<_, _>>()?)
+                })
+                .await?;
             let last = all.last().and_then(Stored::id).filter(|_| all.len() == limit as usize);
             let next = last.map(|id| Cursor(Text::from(id.to_string())));
             Ok(Page { messages: all.into_iter().filter(|one| listing.filter.matches(one)).collect(), next })
@@ -123,43 +120,39 @@ impl Admin for SpakkyStorage {
     }
 
     fn get(&self, id: MessageId) -> BoxFuture<'_, Result<Option<Stored>, Error>> {
-        Box::pin(async move {
+        Box::pin(self.retried("get", move || async move {
             let sql = format!(
                 "{COLUMNS} WHERE id = $1 AND published_at IS NULL AND (retry_count >= $2 OR claimed_at IS NOT NULL)"
             );
             let found = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(*id.as_uuid()).bind(self.0.max_retries);
-            let found = found.fetch_optional(&self.0.pool).await.map_err(self.failed("get"))?;
-            found.as_ref().map(stored).transpose().map_err(self.failed("get"))
-        })
+            Ok(found.fetch_optional(&self.0.pool).await?.as_ref().map(stored).transpose()?)
+        }))
     }
 
     fn redrive(&self, filter: Filter, limit: u32, dry_run: bool) -> BoxFuture<'_, Result<Affected, Error>> {
         let sql = "UPDATE spakky_event_outbox SET retry_count = 0, claimed_at = NULL WHERE id = ANY($1) AND published_at IS NULL AND retry_count >= $2";
-        Box::pin(async move { self.mend(filter, limit, dry_run, sql).await.map_err(self.failed("redrive")) })
+        Box::pin(async move { self.retried("redrive", || self.mend(&filter, limit, dry_run, sql)).await })
     }
 
     fn discard(&self, filter: Filter, limit: u32, dry_run: bool) -> BoxFuture<'_, Result<Affected, Error>> {
         let sql = "DELETE FROM spakky_event_outbox WHERE id = ANY($1) AND published_at IS NULL AND retry_count >= $2";
-        Box::pin(async move { self.mend(filter, limit, dry_run, sql).await.map_err(self.failed("discard")) })
+        Box::pin(async move { self.retried("discard", || self.mend(&filter, limit, dry_run, sql)).await })
     }
 
     fn purge_published(&self, older_than: Duration, limit: u32) -> BoxFuture<'_, Result<u64, Error>> {
-        Box::pin(async move {
-            let purge = async {
-                let (transaction, now) = self.begin().await?;
-                drop(transaction);
-                let done = sqlx::query(
-                    "DELETE FROM spakky_event_outbox WHERE id IN (SELECT id FROM spakky_event_outbox \
-                     WHERE published_at IS NOT NULL AND (extract(epoch FROM published_at) * 1000000)::bigint < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
-                )
-                .bind(now.before(older_than).as_micros())
-                .bind(i64::from(limit))
-                .execute(&self.0.pool)
-                .await?;
-                Ok(done.rows_affected())
-            };
-            purge.await.map_err(self.failed("purge"))
-        })
+        Box::pin(self.retried("purge", move || async move {
+            let (mut transaction, now) = self.begin().await?;
+            let done = sqlx::query(
+                "DELETE FROM spakky_event_outbox WHERE id IN (SELECT id FROM spakky_event_outbox \
+                 WHERE published_at IS NOT NULL AND (extract(epoch FROM published_at) * 1000000)::bigint < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
+            )
+            .bind(now.before(older_than).as_micros())
+            .bind(i64::from(limit))
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit("").await?;
+            Ok(done.rows_affected())
+        }))
     }
 }
 

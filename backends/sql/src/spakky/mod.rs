@@ -25,20 +25,23 @@
 //! - An id that is enqueued twice is ignored while the first row is there.
 
 mod admin;
+mod enqueue;
+mod record;
 mod runs;
 
 use crate::config::misconfigured;
 use crate::dialect::Dialect as _;
-use crate::error;
 use crate::session::Failure;
+use crate::transaction::{Transaction as Own, retried, within};
+use crate::{SqlConfig, SqlStorage, error};
 use pillarbox_core::{
-    Admin, BoxFuture, Claim, Claimed, Content, Enqueue, EnqueueAlone, Entry, Error, ErrorKind, HeadPolicy,
-    Headers, Limits, Message, MessageId, Order, Outcome, Renewed, RepeatedIds, Run, Settled, Settlement,
-    Settlements, Storage, StorageGuarantees, Timestamp, Token, Undecodable, UrlOptions, Verdict, Wakeup,
+    Admin, Claim, Claimed, Error, ErrorKind, HeadPolicy, Order, Outcome, Renewed, RepeatedIds, Settled,
+    Settlement, Settlements, Storage, StorageGuarantees, Timestamp, Token, UrlOptions, Verdict, Wakeup,
 };
+use record::{answer, id_of};
 use runs::{Held, Runs};
-use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
-use sqlx::{PgConnection, Postgres, Row as _, Transaction};
+use sqlx::postgres::PgPool;
+use sqlx::{Postgres, Row as _};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,6 +55,9 @@ pub struct SpakkyStorage(Arc<Shared>);
 struct Shared {
     pool: PgPool,
     place: String,
+    /// Begins a transaction.
+    begin: String,
+    response_timeout: Duration,
     claim_timeout: Duration,
     max_retries: i32,
     runs: Mutex<Runs>,
@@ -66,6 +72,7 @@ macro_rules! at {
         concat!("(timestamptz 'epoch' + $", $number, " * interval '1 microsecond')")
     };
 }
+use at;
 
 impl SpakkyStorage {
     /// Whether a URL asks for this layout.
@@ -76,7 +83,8 @@ impl SpakkyStorage {
     }
 
     /// Opens the table that a URL names: `postgres://…?outbox.layout=spakky`, with `outbox.claim_timeout` (default 300s, as in the
-    /// original: it must be the same there), `outbox.max_retries` (default 5, as there) and `outbox.max_connections` (default 8).
+    /// original: it must be the same there), `outbox.max_retries` (default 5, as there), and `outbox.max_connections`,
+    /// `outbox.connect_timeout` and `outbox.response_timeout` as in the outbox's own layout.
     ///
     /// # Errors
     /// `Misconfigured` for a URL, an option or a table that cannot be used; `Unavailable` if the server does not answer.
@@ -112,11 +120,13 @@ impl SpakkyStorage {
         }
         let claim_timeout = options.duration("claim_timeout")?.unwrap_or(Duration::from_secs(300));
         let max_retries: i32 = options.parsed("max_retries", "a whole number from 1 up")?.unwrap_or(5);
-        let connections: u32 = options.parsed("max_connections", "a whole number from 1 up")?.unwrap_or(8);
+        let connections: Option<u32> = options.parsed("max_connections", "a whole number from 1 up")?;
+        let connect_timeout = options.duration("connect_timeout")?;
+        let response_timeout = options.duration("response_timeout")?;
         options.finish()?;
-        if claim_timeout < Duration::from_secs(1) || max_retries < 1 || connections < 1 {
+        if claim_timeout < Duration::from_secs(1) || max_retries < 1 {
             return Err(misconfigured(
-                "`outbox.claim_timeout` is at least 1s, `outbox.max_retries` and `outbox.max_connections` at least 1".to_owned(),
+                "`outbox.claim_timeout` is at least 1s, and `outbox.max_retries` at least 1".to_owned(),
             ));
         }
         let client = {
@@ -125,24 +135,32 @@ impl SpakkyStorage {
             client.finish()
         };
         // The own layout's reader knows what the client's options are, and how to say what is wrong without the URL.
-        let config = crate::SqlConfig::<Postgres>::from_url(&format!("{base}?{client}"))?;
+        let mut config = SqlConfig::<Postgres>::from_url(&format!("{base}?{client}"))?;
+        config.max_connections = connections.unwrap_or(config.max_connections);
+        config.connect_timeout = connect_timeout.unwrap_or(config.connect_timeout);
+        config.response_timeout = response_timeout.unwrap_or(config.response_timeout);
+        config.check()?;
         let place = config.place.clone();
         let map = |failure| error::map::<Postgres>(failure, "open", &place).not_applied();
-        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(config.connect_timeout);
-        let pool = pool.connect_with(config.options).await.map_err(map)?;
-        Postgres::check(&mut *pool.acquire().await.map_err(map)?, &place).await?;
-        sqlx::query("SELECT id, event_name, payload, headers, created_at, published_at, retry_count, claimed_at FROM spakky_event_outbox LIMIT 0")
-            .execute(&pool)
-            .await
-            .map_err(|failure| {
-                misconfigured(format!("PostgreSQL at {place} has no usable table `spakky_event_outbox`; Spakky's own migrations make it"))
-                    .caused_by(failure)
-            })?;
+        let pool = SqlStorage::pool_of(&config, config.max_connections).await.map_err(map)?;
+        let look = async {
+            Postgres::check(&mut *pool.acquire().await.map_err(map)?, &place).await?;
+            sqlx::query("SELECT id, event_name, payload, headers, created_at, published_at, retry_count, claimed_at FROM spakky_event_outbox LIMIT 0")
+                .execute(&pool)
+                .await
+                .map_err(|failure| {
+                    misconfigured(format!("PostgreSQL at {place} has no usable table `spakky_event_outbox`; Spakky's own migrations make it"))
+                        .caused_by(failure)
+                })
+        };
+        within::<Postgres, _>(&place, config.response_timeout, "open", look).await?;
         #[cfg(not(feature = "test-clock"))]
         let Clock = clock;
         Ok(Self(Arc::new(Shared {
             pool,
             place,
+            begin: Postgres::begin(&config),
+            response_timeout: config.response_timeout,
             claim_timeout,
             max_retries,
             runs: Mutex::new(Runs::default()),
@@ -167,14 +185,22 @@ impl SpakkyStorage {
         self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn begin(&self) -> Result<(Transaction<'static, Postgres>, Timestamp), sqlx::Error> {
-        let mut transaction = self.0.pool.begin_with(Postgres::BEGIN).await?;
+    async fn begin(&self) -> Result<(Own<Postgres>, Timestamp), Failure> {
+        let mut transaction = Own::begin(&self.0.pool, &self.0.begin).await?;
         let now: i64 =
             sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $1")
                 .bind(self.offset())
                 .fetch_one(&mut *transaction)
                 .await?;
         Ok((transaction, Timestamp::from_micros(now)))
+    }
+
+    /// Runs a whole transaction again while it collides with others: the original changes rows in no particular order.
+    async fn retried<T, F>(&self, operation: &'static str, transaction: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        retried::<Postgres, T, F>(&self.0.place, self.0.response_timeout, operation, transaction).await
     }
 
     fn error(&self, failure: Failure, operation: &'static str) -> Error {
@@ -195,17 +221,21 @@ impl SpakkyStorage {
             .fetch_all(&mut *transaction)
             .await?;
             if rows.len() == held.ids.len() && held.lease_until > now {
+                transaction.roll_back("").await;
                 return Ok(answer(now, token, &held, &rows)?);
             }
         }
         if claim.limit == 0 || claim.solo {
+            transaction.roll_back("").await;
             return Ok(Claimed { now, ..Claimed::default() });
         }
         let rows = sqlx::query(concat!(
-            "UPDATE spakky_event_outbox SET claimed_at = ", at!(1), " WHERE id IN (SELECT id FROM spakky_event_outbox ",
+            // Materialized: a plan may run a plain subquery several times, and then claims more than its limit.
+            "WITH chosen AS MATERIALIZED (SELECT id FROM spakky_event_outbox ",
             "WHERE published_at IS NULL AND retry_count < $3 AND (claimed_at IS NULL OR claimed_at < ", at!(2), ") ",
             "ORDER BY created_at LIMIT $4 FOR UPDATE SKIP LOCKED) ",
-            "RETURNING uuid_send(id), event_name, payload, headers::text, (extract(epoch FROM created_at) * 1000000)::bigint, retry_count"
+            "UPDATE spakky_event_outbox o SET claimed_at = ", at!(1), " FROM chosen WHERE o.id = chosen.id ",
+            "RETURNING uuid_send(o.id), event_name, payload, headers::text, (extract(epoch FROM created_at) * 1000000)::bigint, retry_count"
         ))
         .bind(now.as_micros())
         .bind(now.before(self.0.claim_timeout).as_micros())
@@ -220,6 +250,7 @@ impl SpakkyStorage {
             .bind(self.0.max_retries)
             .fetch_one(&mut *transaction)
             .await?;
+            transaction.roll_back("").await;
             let next_due =
                 first.map(|first| Timestamp::from_micros(first + 1).after(self.0.claim_timeout).max(now));
             return Ok(Claimed { now, next_due, ..Claimed::default() });
@@ -233,15 +264,19 @@ impl SpakkyStorage {
         let held = Held { ids, claimed_at: vec![now.as_micros()], lease_until, since: now };
         // Noted before the commit, so that a repetition finds what a lost answer has claimed.
         let token = self.runs().note(claim.nonce, held.clone());
-        transaction.commit().await.map_err(Failure::Commit)?;
+        transaction.commit("").await?;
         Ok(answer(now, token, &held, &rows)?)
     }
 
     async fn try_renew(&self, token: Token, lease: Duration) -> Result<Renewed, Failure> {
         let (mut transaction, now) = self.begin().await?;
-        let held = match self.runs().of_token(token) {
+        let known = self.runs().of_token(token);
+        let held = match known {
             Ok(held) => held,
-            Err(outcome) => return Ok(Renewed { outcome, at: now, lease_until: None }),
+            Err(outcome) => {
+                transaction.roll_back("").await;
+                return Ok(Renewed { outcome, at: now, lease_until: None });
+            }
         };
         let renewed = sqlx::query(concat!(
             "UPDATE spakky_event_outbox SET claimed_at = ",
@@ -255,29 +290,35 @@ impl SpakkyStorage {
         .execute(&mut *transaction)
         .await?;
         if renewed.rows_affected() != held.ids.len() as u64 {
+            transaction.roll_back("").await;
             return Ok(Renewed { outcome: Outcome::Fenced, at: now, lease_until: None });
         }
         let lease_until = held.lease_until.max(now.after(lease.min(self.0.claim_timeout)));
         self.runs().renewed(token, now.as_micros(), lease_until);
-        transaction.commit().await.map_err(Failure::Commit)?;
+        transaction.commit("").await?;
         Ok(Renewed { outcome: Outcome::Applied, at: now, lease_until: Some(lease_until) })
     }
 
     async fn try_settle(&self, token: Token, settlement: Settlement<'_>) -> Result<Settled, Failure> {
         let (mut transaction, now) = self.begin().await?;
-        let held = match self.runs().of_token(token) {
+        let known = self.runs().of_token(token);
+        let held = match known {
             Ok(held) => held,
-            Err(outcome) => return Ok(Settled { outcome, at: now }),
+            Err(outcome) => {
+                transaction.roll_back("").await;
+                return Ok(Settled { outcome, at: now });
+            }
         };
         let current: Vec<Uuid> = sqlx::query_scalar(
             "SELECT id FROM spakky_event_outbox WHERE id = ANY($1) AND published_at IS NULL \
-             AND (extract(epoch FROM claimed_at) * 1000000)::bigint = ANY($2) FOR UPDATE",
+             AND (extract(epoch FROM claimed_at) * 1000000)::bigint = ANY($2) ORDER BY id FOR UPDATE",
         )
         .bind(&held.ids)
         .bind(&held.claimed_at)
         .fetch_all(&mut *transaction)
         .await?;
         if current.len() != held.ids.len() {
+            transaction.roll_back("").await;
             return Ok(Settled { outcome: Outcome::Fenced, at: now });
         }
         for (change, ids) in self.changes(&held, settlement, now)? {
@@ -300,7 +341,7 @@ impl SpakkyStorage {
             .execute(&mut *transaction)
             .await?;
         }
-        transaction.commit().await.map_err(Failure::Commit)?;
+        transaction.commit("").await?;
         self.runs().settled(token);
         Ok(Settled { outcome: Outcome::Applied, at: now })
     }
@@ -348,59 +389,6 @@ impl SpakkyStorage {
         }
         Ok(changes)
     }
-
-    /// Adds messages to the transaction that is open on `connection`.
-    ///
-    /// # Errors
-    /// `Rejected` for a message that this layout cannot hold, and then nothing is written; else any kind, and then the transaction must be
-    /// rolled back.
-    ///
-    /// # Cancel safety
-    /// After the future was dropped some of the messages may be part of the transaction: roll it back.
-    pub async fn append(&self, connection: &mut PgConnection, messages: &[Message]) -> Result<(), Error> {
-        self.insert(connection, messages).await.map_err(|failure| self.error(failure, "enqueue"))
-    }
-
-    async fn insert(&self, connection: &mut PgConnection, messages: &[Message]) -> Result<(), Failure> {
-        for message in messages {
-            Limits::default().check(message).map_err(|invalid| Failure::Refused(invalid.into()))?;
-            let absent = [
-                ("an ordering key", message.key().is_some()),
-                ("a time of delivery", message.deliver_at().is_some()),
-            ];
-            if let Some((what, _)) = absent.into_iter().find(|(_, is_there)| *is_there) {
-                return Err(Failure::Refused(
-                    Error::new(ErrorKind::Rejected, "enqueue")
-                        .describe(format!(
-                            "the message {} has {what}, for which Spakky's table has no column",
-                            message.id()
-                        ))
-                        .not_applied(),
-                ));
-            }
-        }
-        for message in messages {
-            let mut headers: BTreeMap<&str, &str> =
-                message.headers().iter().map(|(name, value)| (&**name, &**value)).collect();
-            if let Some(content_type) = message.content_type() {
-                headers.insert("content-type", content_type);
-            }
-            // A map of strings is always JSON.
-            let headers = serde_json::to_string(&headers).unwrap_or_default();
-            sqlx::query(concat!(
-                "INSERT INTO spakky_event_outbox (id, event_name, payload, headers, created_at, retry_count) ",
-                "VALUES ($1, $2, $3, $4::json, ", at!(5), ", 0) ON CONFLICT DO NOTHING"
-            ))
-            .bind(*message.id().as_uuid())
-            .bind(&**message.topic())
-            .bind(&message.payload()[..])
-            .bind(headers)
-            .bind(message.created_at().as_micros())
-            .execute(&mut *connection)
-            .await?;
-        }
-        Ok(())
-    }
 }
 
 /// What becomes of messages.
@@ -417,61 +405,6 @@ type Clock = pillarbox_core::TestClock;
 #[cfg(not(feature = "test-clock"))]
 struct Clock;
 
-/// The id in the first column. `uuid_send` answers 16 bytes always.
-fn id_of(row: &PgRow) -> Result<Uuid, sqlx::Error> {
-    Ok(Uuid::from_slice(row.try_get(0)?).unwrap_or_default())
-}
-
-fn answer(now: Timestamp, token: Token, held: &Held, rows: &[PgRow]) -> Result<Claimed, sqlx::Error> {
-    let mut found: BTreeMap<Uuid, &PgRow> = BTreeMap::new();
-    for row in rows {
-        found.insert(id_of(row)?, row);
-    }
-    let entries = held.ids.iter().filter_map(|id| found.get(id)).map(|row| entry(row));
-    let entries: Vec<Entry> = entries.collect::<Result<_, _>>()?;
-    let len = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-    let run = Run { token, claimed_at: held.since, lease_until: held.lease_until, start: 0, len };
-    Ok(Claimed { runs: vec![run], entries, now, ..Claimed::default() })
-}
-
-fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
-    let attempts = row.try_get::<i32, _>(5)?;
-    Ok(Entry { content: content(row)?, attempts: u32::try_from(attempts).unwrap_or(0), strikes: 0 })
-}
-
-fn content(row: &PgRow) -> Result<Content, sqlx::Error> {
-    let id = MessageId::from(id_of(row)?);
-    let payload = bytes::Bytes::from(row.try_get::<Option<Vec<u8>>, _>(2)?.unwrap_or_default());
-    let topic: Option<String> = row.try_get(1)?;
-    let headers: Option<String> = row.try_get(3)?;
-    let created_at: Option<i64> = row.try_get(4)?;
-    let build = || -> Result<Message, String> {
-        let mut headers: BTreeMap<String, String> = match headers.as_deref() {
-            None | Some("null") => BTreeMap::new(),
-            Some(json) => serde_json::from_str(json)
-                .map_err(|error| format!("`headers` is no JSON object of strings: {error}"))?,
-        };
-        let content_type = headers.remove("content-type");
-        let mut message = Message::given(
-            id,
-            Timestamp::from_micros(created_at.unwrap_or_default()),
-            topic.unwrap_or_default(),
-        )
-        .limits(Limits::highest())
-        .headers(headers.into_iter().collect::<Headers>());
-        if let Some(content_type) = content_type {
-            message = message.content_type(content_type);
-        }
-        message.payload(payload.clone()).map_err(|invalid| invalid.to_string())
-    };
-    Ok(match build() {
-        Ok(message) => Content::Message(message),
-        Err(reason) => {
-            Content::Undecodable(Undecodable { id: Some(id), bytes: payload, reason: reason.into() })
-        }
-    })
-}
-
 impl Storage for SpakkyStorage {
     fn guarantees(&self) -> StorageGuarantees {
         StorageGuarantees {
@@ -484,14 +417,13 @@ impl Storage for SpakkyStorage {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, Error> {
-        self.try_claim(&claim).await.map_err(|failure| self.error(failure, "claim"))
+        self.retried("claim", || self.try_claim(&claim)).await
     }
 
     async fn renew(&self, tokens: &[Token], lease: Duration) -> Result<Vec<Renewed>, Error> {
         let mut answers = Vec::with_capacity(tokens.len());
         for token in tokens {
-            answers
-                .push(self.try_renew(*token, lease).await.map_err(|failure| self.error(failure, "renew"))?);
+            answers.push(self.retried("renew", || self.try_renew(*token, lease)).await?);
         }
         Ok(answers)
     }
@@ -505,9 +437,7 @@ impl Storage for SpakkyStorage {
         }
         let mut answers = Vec::with_capacity(settlements.len());
         for (token, settlement) in settlements.iter() {
-            answers.push(
-                self.try_settle(token, settlement).await.map_err(|failure| self.error(failure, "settle"))?,
-            );
+            answers.push(self.retried("settle", || self.try_settle(token, settlement)).await?);
         }
         Ok(answers)
     }
@@ -518,29 +448,6 @@ impl Storage for SpakkyStorage {
 
     fn admin(&self) -> Option<&dyn Admin> {
         Some(self)
-    }
-}
-
-impl Enqueue<Transaction<'_, Postgres>> for SpakkyStorage {
-    async fn enqueue(
-        &self,
-        transaction: &mut Transaction<'_, Postgres>,
-        messages: &[Message],
-    ) -> Result<(), Error> {
-        self.append(transaction, messages).await
-    }
-}
-
-impl EnqueueAlone for SpakkyStorage {
-    fn enqueue_alone<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async move {
-            let stored = async {
-                let mut transaction = self.0.pool.begin_with(Postgres::BEGIN).await?;
-                self.insert(&mut transaction, messages).await?;
-                transaction.commit().await.map_err(Failure::Commit)
-            };
-            stored.await.map_err(|failure| self.error(failure, "enqueue"))
-        })
     }
 }
 

@@ -1,7 +1,8 @@
 //! The contract for producers in other languages: plain SQL, as the documentation of `layout` says.
 
-use crate::support::{ask, mariadb, postgres, settle_all, sqlite};
-use pillarbox_core::{Content, Storage, Verdict, Wakeup as _};
+use crate::clients::{Client, Own};
+use crate::support::{ask, ids, mariadb, message, opened, postgres, postgres_server, settle_all, sqlite};
+use pillarbox_core::{Content, ErrorKind, Storage, Verdict, Wakeup as _};
 use pillarbox_sql::{Dialect, SqlConfig, SqlStorage};
 use pillarbox_testkit::storage::OutboxSettings;
 use std::time::Duration;
@@ -85,6 +86,59 @@ async fn plain_sql_enqueues_on_postgres() {
 #[tokio::test]
 async fn plain_sql_enqueues_on_mariadb() {
     plain_sql_enqueues(mariadb(&OutboxSettings::default())).await;
+}
+
+/// Another driver writes business data and the documented statement in one transaction, twice: once it commits, once it does not.
+async fn another_driver_enqueues<D: Dialect>(client: Client)
+where
+    SqlStorage<D>: Storage,
+{
+    let client = Own::new(client);
+    let outbox = opened(SqlConfig::<D>::from_url(&client.url()).unwrap()).await;
+    client.run("CREATE TABLE orders (number INTEGER)");
+    let statement = documented::<D>(outbox.name());
+    let (begin, end) = ("BEGIN;\nINSERT INTO orders VALUES (1);\n", "COMMIT;\n");
+    client.run(&format!("{begin}{}{end}", statement.replace("0123456789ab", "0123456789ac")));
+    client.run(&format!("{begin}{statement}ROLLBACK;\n"));
+    let claimed = outbox.claim(ask(10)).await.unwrap();
+    let delivered: Vec<_> = ids(&claimed).iter().map(ToString::to_string).collect();
+    assert_eq!(delivered, ["018f4e5e-7b1c-7cc0-a0a0-0123456789ac"], "what was committed, and nothing else");
+    settle_all(&outbox, &claimed, &Verdict::Published).await;
+}
+
+#[tokio::test]
+async fn another_driver_enqueues_on_sqlite() {
+    another_driver_enqueues::<sqlx::Sqlite>(Client::Python).await;
+}
+
+#[tokio::test]
+async fn another_driver_enqueues_on_postgres() {
+    another_driver_enqueues::<sqlx::Postgres>(Client::Psql).await;
+}
+
+#[tokio::test]
+async fn another_driver_enqueues_on_mariadb() {
+    another_driver_enqueues::<sqlx::MySql>(Client::MariaDb).await;
+}
+
+/// A producer's user needs to insert messages and to read settings, and may do nothing else.
+#[tokio::test]
+async fn a_producer_needs_two_rights() {
+    let config = postgres(&OutboxSettings::default());
+    let outbox = opened(config.clone()).await;
+    let name = outbox.name().to_owned();
+    let rights = format!(
+        "CREATE ROLE {name}_producer LOGIN; GRANT INSERT ON {name}_message TO {name}_producer; GRANT SELECT ON {name}_setting TO {name}_producer"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(rights)).execute(outbox.pool()).await.unwrap();
+    let url = postgres_server().url().replace("//postgres@", &format!("//{name}_producer@"));
+    let producer = SqlStorage::connect(SqlConfig::<sqlx::Postgres>::from_url(&url).unwrap().name(&name));
+    let producer = producer.await.unwrap();
+    let sent = message(Some("key"));
+    producer.enqueue_alone(std::slice::from_ref(&sent)).await.unwrap();
+    let refused = producer.claim(ask(10)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Misconfigured, "{}", refused.report());
+    assert_eq!(ids(&outbox.claim(ask(10)).await.unwrap()), [sent.id()]);
 }
 
 /// A plain `NOTIFY` in the producer's transaction wakes a waiting relay.

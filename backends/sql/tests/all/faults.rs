@@ -39,6 +39,8 @@ async fn a_full_disk_refuses_and_recovers() {
         settle_all(&outbox, &claimed, &Verdict::Published).await;
     }
     assert_eq!(delivered, stored, "what was acknowledged is there, and nothing of what was refused");
+    let limit: i64 = sqlx::query_scalar("PRAGMA max_page_count").fetch_one(outbox.pool()).await.unwrap();
+    assert_eq!(limit, 200, "there was no more room for relays than for producers");
     outbox.enqueue_alone(&[large(), large()]).await.unwrap();
 }
 

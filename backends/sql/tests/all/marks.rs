@@ -2,7 +2,8 @@
 
 use crate::support::{ask, message, postgres, settle_all};
 use pillarbox_core::{Content, MessageId, Storage as _, Verdict};
-use pillarbox_sql::{PostgresStorage, SqlStorage};
+use pillarbox_sql::{PostgresStorage, SqlConfig, SqlStorage};
+use pillarbox_testkit::servers::PostgresServer;
 use pillarbox_testkit::storage::OutboxSettings;
 use std::time::Duration;
 
@@ -70,4 +71,27 @@ async fn messages_behind_the_marks_come_back_in_order() {
     let expected: Vec<_> = held.iter().map(pillarbox_core::Message::id).collect();
     let of_key: Vec<_> = delivered.into_iter().filter(|id| expected.contains(id)).collect();
     assert_eq!(of_key, expected);
+}
+
+/// Another server takes the place of the first and has not heard of its last messages: places are given out again, and none is passed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_end_with_their_server() {
+    let server = tokio::task::spawn_blocking(|| PostgresServer::start().unwrap()).await.unwrap();
+    let outbox = crate::support::opened(SqlConfig::<sqlx::Postgres>::from_url(&server.url()).unwrap()).await;
+    pass_by(&outbox).await;
+    let back = "ALTER TABLE pillarbox_message ALTER COLUMN seq RESTART WITH 1";
+    sqlx::query(back).execute(outbox.pool()).await.unwrap();
+    let restarting = tokio::task::spawn_blocking(move || {
+        server.restart().unwrap();
+        server
+    });
+    let _server = restarting.await.unwrap();
+    let sent = [message(Some("key")), message(None)];
+    // Connections of the first server end at their first use.
+    while outbox.enqueue_alone(&sent).await.is_err() {}
+    let mut expected: Vec<_> = sent.iter().map(pillarbox_core::Message::id).collect();
+    let mut delivered = drain(&outbox).await;
+    delivered.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(delivered, expected);
 }

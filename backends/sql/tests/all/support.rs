@@ -78,3 +78,25 @@ pub(crate) async fn settle_all(outbox: &impl Storage, claimed: &Claimed, verdict
     }
     outbox.settle(&call).await.unwrap();
 }
+
+/// An outbox with its schema, opened.
+pub(crate) async fn opened<D: pillarbox_sql::Dialect>(config: SqlConfig<D>) -> pillarbox_sql::SqlStorage<D> {
+    pillarbox_sql::SqlStorage::migrate(&config).await.unwrap();
+    pillarbox_sql::SqlStorage::connect(config).await.unwrap()
+}
+
+/// The messages of a claim, in order.
+pub(crate) fn ids(claimed: &Claimed) -> Vec<pillarbox_core::MessageId> {
+    let id = |entry: &pillarbox_core::Entry| match &entry.content {
+        pillarbox_core::Content::Message(message) => message.id(),
+        pillarbox_core::Content::Undecodable(record) => panic!("{}", record.reason),
+    };
+    claimed.entries.iter().map(id).collect()
+}
+
+/// Settings with retention or without.
+pub(crate) fn kept(keep_published: bool) -> OutboxSettings {
+    let mut settings = OutboxSettings::default();
+    settings.keep_published = keep_published;
+    settings
+}

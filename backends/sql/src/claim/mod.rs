@@ -1,18 +1,19 @@
 //! Claims: one transaction that locks lanes, reads their messages and starts their leases.
 
+mod ahead;
+
 use crate::SqlStorage;
 use crate::dialect::Dialect;
 use crate::keys::{self, Held};
 use crate::lane::{self, Lane};
 use crate::layout::{LANES, in_list, state};
-use crate::marks::{self, above};
-use crate::record::Row;
+use crate::marks::{self, above, lanes};
+use crate::record::{Read, Row};
 use crate::session::{Failure, Session, arguments, time};
 use crate::storage::MAX_RUN;
-use pillarbox_core::{Claim, Claimed, Entry, HeadPolicy, Timestamp};
+use pillarbox_core::{Claim, Claimed, Entry, HeadPolicy};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// A claim answers about so many bytes at most, however large its messages are.
 const CLAIM_BYTES: usize = 8 * 1024 * 1024;
@@ -20,8 +21,6 @@ const CLAIM_BYTES: usize = 8 * 1024 * 1024;
 const PROMOTED: i64 = 500;
 /// How many messages of held keys one claim takes out of a lane's line at most.
 const DIVERTED: i64 = 1_000;
-/// When to ask again where every lane with work is locked by claims of others at this moment.
-const MOMENT: Duration = Duration::from_millis(10);
 
 /// A message may not pass one of its key that is a suspect, or dead and holds the key, or that came back.
 const NOT_BEHIND_A_STOP: &str = "(m.ordering_key IS NULL OR NOT EXISTS (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key AND h.state IN (5, 6) AND h.seq < m.seq))";
@@ -42,7 +41,7 @@ pub(crate) async fn claim<D: Dialect>(storage: &SqlStorage<D>, claim: &Claim) ->
         if !claiming.has_work().await? {
             return claiming.end().await;
         }
-        claiming.session.roll_back().await;
+        claiming.session.end_claim(false).await?;
     }
     let mut claiming = Claiming::begin(storage, storage.begin().await?, claim).await?;
     let (is_repeated, is_scheduled) = claiming.glance().await?;
@@ -73,8 +72,9 @@ struct Claiming<'a, D: Dialect> {
     changed: bool,
     /// The lanes that were looked at.
     seen: Vec<i64>,
-    /// Where each lane begins.
-    from: [i64; marks::COUNT],
+    /// What is known of the lanes on this server.
+    known: marks::Known,
+    server: i64,
 }
 
 impl<'a, D: Dialect> Claiming<'a, D> {
@@ -86,6 +86,10 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         let high = claim.nonce.as_bytes().first_chunk().map_or(0, |high| i64::from_be_bytes(*high));
         let rows = session.rows(D::CLAIM_START, arguments![storage.now_offset(), high]).await?;
         let now = time::<D>(&rows)?;
+        let server = match D::WRITERS {
+            Some(_) => rows.first().map(|row| D::int(row, 1)).transpose()?.flatten().unwrap_or_default(),
+            None => 0,
+        };
         Ok(Self {
             storage,
             session,
@@ -96,40 +100,22 @@ impl<'a, D: Dialect> Claiming<'a, D> {
             is_cut_short: false,
             changed: false,
             seen: Vec::new(),
-            from: storage.0.marks.from(),
+            known: storage.0.marks.known(server),
+            server,
         })
     }
 
     /// The mark of a lane.
     fn mark(&self, lane: &Lane) -> i64 {
-        usize::try_from(lane.lane).ok().and_then(|lane| self.from.get(lane).copied()).unwrap_or_default()
-    }
-
-    /// Whether it is worth to wait for the database's only writer: not while nothing is due.
-    async fn has_work(&mut self) -> Result<bool, Failure> {
-        let sql = "SELECT CASE WHEN EXISTS (SELECT 1 FROM {lane} WHERE nonce = ? AND lease_until > ?) OR (? > 0 AND (\
-            EXISTS (SELECT 1 FROM {message} WHERE scheduled_at <= ?) \
-            OR EXISTS (SELECT 1 FROM {lane} WHERE nonce IS NOT NULL AND lease_until <= ?) \
-            OR EXISTS (SELECT 1 FROM {lane} l WHERE nonce IS NULL AND not_before <= ? AND ( \
-                EXISTS (SELECT 1 FROM {message} m WHERE m.line = l.lane) \
-                OR EXISTS (SELECT 1 FROM {message} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at <= ?) \
-                OR EXISTS (SELECT 1 FROM {message} m WHERE m.back = l.lane AND m.state = 6 AND m.due_at <= ?))))) THEN 1 ELSE 0 END";
-        let now = self.now();
-        let nonce = &self.claim.nonce.as_bytes()[..];
-        let rows = self
-            .session
-            .rows(sql, arguments![nonce, now, i64::from(self.claim.limit), now, now, now, now, now])
-            .await?;
-        Ok(rows.first().map(|row| D::int(row, 0)).transpose()?.flatten() == Some(1))
+        usize::try_from(lane.lane)
+            .ok()
+            .and_then(|lane| self.known.from.get(lane).copied())
+            .unwrap_or_default()
     }
 
     async fn end(mut self) -> Result<Claimed, Failure> {
         self.look_ahead().await?;
-        if self.changed {
-            self.session.commit().await?;
-        } else {
-            self.session.roll_back().await;
-        }
+        self.session.end_claim(self.changed).await?;
         Ok(self.answer)
     }
 
@@ -139,23 +125,29 @@ impl<'a, D: Dialect> Claiming<'a, D> {
 
     /// Whether runs of this very claim are live, and whether scheduled messages are due: mostly neither.
     async fn glance(&mut self) -> Result<(bool, bool), Failure> {
-        let sql = "SELECT CASE WHEN EXISTS (SELECT 1 FROM {lane} WHERE nonce = ? AND lease_until > ?) THEN 1 ELSE 0 END, \
-            CASE WHEN EXISTS (SELECT 1 FROM {message} WHERE scheduled_at <= ?) THEN 1 ELSE 0 END";
+        let (lanes, mut arguments) = lanes::<D>(&self.known);
+        let sql = format!(
+            "SELECT CASE WHEN EXISTS (SELECT 1 {lanes} WHERE l.nonce = ? AND l.lease_until > ?) THEN 1 ELSE 0 END, \
+             CASE WHEN EXISTS (SELECT 1 FROM {{message}} WHERE scheduled_at <= ?) THEN 1 ELSE 0 END"
+        );
         let (now, nonce) = (self.now(), &self.claim.nonce.as_bytes()[..]);
-        let rows = self.session.rows(sql, arguments![nonce, now, now]).await?;
+        arguments.extend(arguments![nonce, now, now]);
+        let rows = self.session.rows(&sql, arguments).await?;
         let Some(row) = rows.first() else { return Ok((false, false)) };
         Ok((D::int(row, 0)? == Some(1), D::int(row, 1)? == Some(1)))
     }
 
     /// The same runs again, for a claimant that did not get the answer.
     async fn repeat(&mut self) -> Result<bool, Failure> {
+        let (lanes, mut arguments) = lanes::<D>(&self.known);
         let sql = format!(
-            "SELECT {} FROM {{lane}} WHERE nonce = ? AND lease_until > ? ORDER BY lane",
+            "SELECT {} {lanes} WHERE l.nonce = ? AND l.lease_until > ? ORDER BY l.lane",
             lane::COLUMNS
         );
-        let rows = self.session.rows(&sql, arguments![&self.claim.nonce.as_bytes()[..], self.now()]).await?;
+        arguments.extend(arguments![&self.claim.nonce.as_bytes()[..], self.now()]);
+        let rows = self.session.rows(&sql, arguments).await?;
         for lane in Lane::read_all::<D>(&rows)? {
-            let rows = self.session.messages_in(true, &lane.run).await?;
+            let rows = self.session.messages_in(Read::All, &lane.run).await?;
             let mut found: HashMap<i64, Row> = rows.into_iter().map(|row| (row.seq, row)).collect();
             let messages = lane.run.iter().filter_map(|seq| found.remove(seq)).collect();
             self.hand_out(&lane, messages);
@@ -209,28 +201,42 @@ impl<'a, D: Dialect> Claiming<'a, D> {
 
     /// Locks lanes that are free or whose lease ran out, and that seem to have work: those first that have waited for longest.
     async fn lock_lanes(&mut self) -> Result<Vec<Lane>, Failure> {
-        let not_seen = match self.seen.is_empty() {
-            true => String::new(),
-            false => format!("AND lane NOT IN ({}) ", in_list(&self.seen)),
-        };
-        let (above, marks) = above::<D>(&self.from);
-        let sql = format!(
-            "SELECT {} FROM {{lane}} l WHERE (nonce IS NULL OR lease_until <= ?) AND not_before <= ? {not_seen}\
-             AND (nonce IS NOT NULL OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at <= ?) \
-             OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.line = l.lane{above})) \
-             ORDER BY claimed_at, lane LIMIT {}{}",
-            lane::COLUMNS,
-            D::LANES_AT_ONCE,
-            D::SKIP_LOCKED
+        let mut not_seen = (String::new(), Vec::new());
+        if D::HAS_ARRAYS {
+            not_seen = ("AND l.lane <> ALL(?::bigint[]) ".to_owned(), vec![marks::array(&self.seen)]);
+        } else if !self.seen.is_empty() {
+            not_seen.0 = format!("AND l.lane NOT IN ({}) ", in_list(&self.seen));
+        }
+        let ((above, marks), (lanes, mut arguments)) = (above::<D>(&self.known), lanes::<D>(&self.known));
+        let is_free = "(l.nonce IS NULL OR l.lease_until <= ?) AND l.not_before <= ?";
+        let candidates = format!(
+            "{lanes} WHERE {is_free} {}\
+             AND (l.nonce IS NOT NULL OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at <= ?) \
+             OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.line = l.lane{above})) ORDER BY l.claimed_at, l.lane",
+            not_seen.0
         );
         let now = self.now();
-        let mut arguments = arguments![now, now, now];
+        arguments.extend(arguments![now, now]);
+        arguments.extend(not_seen.1);
+        arguments.extend(arguments![now]);
         arguments.extend(marks);
+        let chosen = if D::LOCKS_BY_LIMIT {
+            candidates
+        } else {
+            // Chosen without locks, and locked one after the other.
+            arguments.extend(arguments![now, now]);
+            format!(
+                "FROM (SELECT l.lane AS place {candidates} LIMIT {LANES}) c STRAIGHT_JOIN {{lane}} l ON l.lane = c.place WHERE {is_free}"
+            )
+        };
+        let sql = format!("SELECT {} {chosen} LIMIT {}{}", lane::COLUMNS, D::LANES_AT_ONCE, D::SKIP_LOCKED);
         let rows = match self.seen.is_empty() {
             true => self.session.rows(&sql, arguments).await?,
-            false => self.session.rows_once(&sql, arguments).await?,
+            false => self.session.rows_either(&sql, arguments).await?,
         };
-        Ok(Lane::read_all::<D>(&rows)?)
+        let lanes = Lane::read_all::<D>(&rows)?;
+        self.storage.0.marks.see_fences(self.server, lanes.iter().map(|lane| (lane.lane, lane.fence)));
+        Ok(lanes)
     }
 
     /// A claim of this lane ended without an outcome: its messages may be part of runs half as long, and the last of all is buried.
@@ -238,7 +244,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         let now = self.now();
         let rows = match lane.run.is_empty() {
             true => Vec::new(),
-            false => self.session.messages_in(false, &lane.run).await?,
+            false => self.session.messages_in(Read::WithoutPayload, &lane.run).await?,
         };
         let is_charged = lane.solo && lane.renewed;
         let settings = &self.storage.0.settings;
@@ -269,7 +275,8 @@ impl<'a, D: Dialect> Claiming<'a, D> {
             let limit = i64::try_from(lane.run.len() / 2).unwrap_or(1).max(1);
             let seqs: Vec<i64> = marked.iter().map(|row| row.seq).collect();
             let sql = format!(
-                "UPDATE {{message}} SET state = ?, strikes = strikes + ?, run_limit = ?, due_at = ? WHERE seq IN ({})",
+                "UPDATE {{message}}{} SET state = ?, strikes = strikes + ?, run_limit = ?, due_at = ? WHERE seq IN ({})",
+                D::BY_PLACE,
                 in_list(&seqs)
             );
             let state = if limit == 1 { state::SUSPECT } else { state::CAME_BACK };
@@ -295,7 +302,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
             "WHERE m.back = ? AND m.state = 2 AND m.due_at <= ? AND {NOT_BEHIND_A_STOP} ORDER BY m.due_at, m.seq LIMIT ?"
         );
         let arguments = arguments![lane.lane, self.now(), limit];
-        let returned = self.session.messages(true, &condition, arguments, true).await?;
+        let returned = self.session.messages(Read::All, &condition, arguments, true).await?;
         self.is_cut_short |= returned.len() == room;
         let mark = returned.first().and_then(|row| row.run_limit);
         let most = mark.map_or(room, |mark| room.min(mark as usize));
@@ -322,7 +329,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         let arguments = arguments![lane.lane, self.mark(lane), wanted];
         let new = match wanted {
             0 => Vec::new(),
-            _ => self.session.messages(true, &condition, arguments, true).await?,
+            _ => self.session.messages(Read::New, &condition, arguments, true).await?,
         };
         let room_for_returned = room - new.len();
         if chosen.len() > room_for_returned {
@@ -340,7 +347,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
     async fn divert(&mut self, lane: &Lane) -> Result<(), Failure> {
         let condition = "WHERE m.line = ? AND m.seq >= ? AND EXISTS (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key) ORDER BY m.seq LIMIT ?";
         let arguments = arguments![lane.lane, self.mark(lane), DIVERTED];
-        let rows = self.session.messages(false, condition, arguments, true).await?;
+        let rows = self.session.messages(Read::WithoutPayload, condition, arguments, true).await?;
         if rows.is_empty() {
             return Ok(());
         }
@@ -352,8 +359,11 @@ impl<'a, D: Dialect> Claiming<'a, D> {
             by_due.entry(due).or_default().push(row.seq);
         }
         for (due, seqs) in by_due {
-            let sql =
-                format!("UPDATE {{message}} SET state = 2, due_at = ? WHERE seq IN ({})", in_list(&seqs));
+            let sql = format!(
+                "UPDATE {{message}}{} SET state = 2, due_at = ? WHERE seq IN ({})",
+                D::BY_PLACE,
+                in_list(&seqs)
+            );
             self.session.execute_once(&sql, arguments![due]).await?;
         }
         self.changed = true;
@@ -363,34 +373,41 @@ impl<'a, D: Dialect> Claiming<'a, D> {
     /// One suspect, alone. First what lost holders left is charged, since suspects come of that.
     async fn solo(&mut self) -> Result<(), Failure> {
         let now = self.now();
+        let (lanes, fences) = lanes::<D>(&self.known);
         let sql = format!(
-            "SELECT {} FROM {{lane}} WHERE nonce IS NOT NULL AND lease_until <= ? ORDER BY lane{}",
+            "SELECT {} {lanes} WHERE l.nonce IS NOT NULL AND l.lease_until <= ? ORDER BY l.lane{}",
             lane::COLUMNS,
             D::SKIP_LOCKED
         );
-        let rows = self.session.rows(&sql, arguments![now]).await?;
+        let mut arguments = fences.clone();
+        arguments.extend(arguments![now]);
+        let rows = self.session.rows(&sql, arguments).await?;
         for mut lane in Lane::read_all::<D>(&rows)? {
             self.strike(&mut lane).await?;
             lane.store(&mut self.session).await?;
         }
         let is_first = format!("m.state = 6 AND m.due_at <= ? AND {NOT_BEHIND_ANY}");
         let sql = format!(
-            "SELECT m.back, m.seq FROM {{message}} m JOIN {{lane}} l ON l.lane = m.back WHERE {is_first} \
+            "SELECT m.back, m.seq {lanes} JOIN {{message}} m ON m.back = l.lane WHERE {is_first} \
              AND l.nonce IS NULL AND l.not_before <= ? ORDER BY m.due_at, m.seq LIMIT 4"
         );
-        let found = self.session.rows(&sql, arguments![now, now]).await?;
+        let mut arguments = fences.clone();
+        arguments.extend(arguments![now, now]);
+        let found = self.session.rows(&sql, arguments).await?;
         for row in found {
             let (lane, seq) = (D::int(&row, 0)?.unwrap_or_default(), D::int(&row, 1)?.unwrap_or_default());
             let sql = format!(
-                "SELECT {} FROM {{lane}} WHERE lane = ? AND nonce IS NULL AND not_before <= ?{}",
+                "SELECT {} {lanes} WHERE l.lane = ? AND l.nonce IS NULL AND l.not_before <= ?{}",
                 lane::COLUMNS,
                 D::SKIP_LOCKED
             );
-            let locked = self.session.rows(&sql, arguments![lane, now]).await?;
+            let mut arguments = fences.clone();
+            arguments.extend(arguments![lane, now]);
+            let locked = self.session.rows(&sql, arguments).await?;
             let Some(mut lane) = Lane::read_all::<D>(&locked)?.pop() else { continue };
             // Read again, now that nobody else can take it.
             let condition = format!("WHERE m.seq = ? AND {is_first}");
-            let messages = self.session.messages(true, &condition, arguments![seq, now], true).await?;
+            let messages = self.session.messages(Read::All, &condition, arguments![seq, now], true).await?;
             if !messages.is_empty() {
                 return self.take(&mut lane, messages).await;
             }
@@ -405,7 +422,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         lane.lease_until = self.answer.now.after(self.claim.lease).as_micros();
         lane.solo = self.claim.solo;
         lane.run = messages.iter().map(|row| row.seq).collect();
-        self.storage.0.marks.see(lane.run.iter().copied());
+        self.storage.0.marks.see(self.server, lane.run.iter().copied());
         lane.store(&mut self.session).await?;
         self.changed = true;
         self.hand_out(lane, messages);
@@ -425,75 +442,5 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         let entries: Vec<Entry> = messages.into_iter().map(Row::into_entry).collect();
         self.answer.entries.extend(entries);
         self.answer.runs.push(run);
-    }
-
-    /// Whether there are any: mostly not, and then a full claim need not look any further.
-    async fn has_suspects(&mut self) -> Result<bool, Failure> {
-        let lanes = in_list(&(0..LANES).collect::<Vec<_>>());
-        let sql = format!("SELECT 1 FROM {{message}} WHERE back IN ({lanes}) AND state = 6 LIMIT 1");
-        Ok(!self.session.rows(&sql, Vec::new()).await?.is_empty())
-    }
-
-    /// What the claimant should know of what it did not get.
-    async fn look_ahead(&mut self) -> Result<(), Failure> {
-        let now = self.now();
-        let is_full =
-            !self.answer.entries.is_empty() && self.answer.entries.len() >= self.claim.limit as usize;
-        if is_full && !self.has_suspects().await? {
-            return Ok(());
-        }
-        let (above, marks) = above::<D>(&self.from);
-        let sql = format!(
-            "SELECT l.lane, CASE WHEN l.nonce IS NULL THEN 0 ELSE 1 END, l.lease_until, l.not_before, \
-            (SELECT m.due_at FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 ORDER BY m.due_at LIMIT 1), \
-            (SELECT m.due_at FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at > ? ORDER BY m.due_at LIMIT 1), \
-            (SELECT m.due_at FROM {{message}} m WHERE m.back = l.lane AND m.state = 6 ORDER BY m.due_at LIMIT 1), \
-            (SELECT m.seq FROM {{message}} m WHERE m.line = l.lane{above} ORDER BY m.seq LIMIT 1), \
-            (SELECT m.scheduled_at FROM {{message}} m WHERE m.scheduled_at IS NOT NULL ORDER BY m.scheduled_at LIMIT 1) FROM {{lane}} l"
-        );
-        let mut arguments = arguments![now];
-        arguments.extend(marks);
-        let rows = self.session.rows(&sql, arguments).await?;
-        let mut next: Option<i64> = None;
-        let mut wait_for = |at: i64| next = Some(next.map_or(at, |next| next.min(at)));
-        for row in &rows {
-            let int = |column| D::int(row, column);
-            let lane = int(0)?.unwrap_or_default();
-            let (is_held, until) = (int(1)? == Some(1), int(2)?.unwrap_or_default());
-            let not_before = int(3)?.unwrap_or_default();
-            let (first, later, suspect, line) = (int(4)?, int(5)?, int(6)?, int(7)?);
-            if let Some(scheduled) = int(8)? {
-                wait_for(scheduled);
-            }
-            if is_held && until > now {
-                wait_for(until);
-                continue;
-            }
-            if let Some(suspect) = suspect {
-                let due = suspect.max(not_before);
-                if due <= now {
-                    self.answer.suspects += 1;
-                } else {
-                    wait_for(due);
-                }
-            }
-            if let Some(later) = later {
-                wait_for(later.max(not_before));
-            }
-            let has_work = line.is_some() || first.is_some_and(|first| first <= now);
-            if not_before > now && has_work {
-                wait_for(not_before);
-            } else if (has_work || is_held) && !self.seen.contains(&lane) && !self.claim.solo {
-                // Another claim has it locked at this moment, or this one had no room for it.
-                wait_for(self.answer.now.after(MOMENT).as_micros());
-            }
-        }
-        if self.is_cut_short {
-            wait_for(now);
-        }
-        if self.answer.entries.len() < self.claim.limit as usize {
-            self.answer.next_due = next.map(|at| Timestamp::from_micros(at.max(now)));
-        }
-        Ok(())
     }
 }
