@@ -5,8 +5,8 @@ mod deadly;
 mod hints;
 mod killed;
 mod outages;
-#[cfg(feature = "sqlite")]
-mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod sql;
 
 use pillarbox::{Destination, Error, Message, MessageId, Outcomes, Transport, TransportGuarantees};
 use std::collections::{HashMap, HashSet};

@@ -1,14 +1,26 @@
-//! Several processes on one SQLite file: programs that enqueue side by side, and three relays, of which two are killed with SIGKILL
-//! under load.
+//! Several processes on one outbox in a SQL database: programs that enqueue side by side, and three relays, of which two are killed with
+//! SIGKILL under load.
 
 use super::{Collector, Ledger, eventually};
 use crate::program::run::program;
 use pillarbox::MessageId;
+#[cfg(feature = "mysql")]
+use pillarbox_testkit::servers::MariaDbServer;
+#[cfg(feature = "postgres")]
+use pillarbox_testkit::servers::PostgresServer;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// The program in a folder of its own, with no other program in reach.
+fn program_in(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = program(arguments);
+    command.current_dir(folder).env("PATH", "");
+    command
+}
 
 const PRODUCERS: u32 = 3;
 const LINES: u32 = 2_000;
@@ -17,9 +29,9 @@ const BATCH: usize = 50;
 const MAX_IN_FLIGHT: usize = 200;
 
 /// Pipes numbered lines through a program that enqueues; keys and numbers of its own.
-fn enqueue(storage: &str, producer: u32) -> Ledger {
+fn enqueue(folder: &Path, storage: &str, producer: u32) -> Ledger {
     let arguments = ["enqueue", "--storage", storage, "--log", "error"];
-    let mut child = program(&arguments).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = program_in(folder, &arguments).stdin(Stdio::piped()).spawn().unwrap();
     let mut ledger = Ledger::default();
     let mut input = BufWriter::new(child.stdin.take().unwrap());
     for number in 0..LINES {
@@ -42,11 +54,12 @@ struct Relay {
 }
 
 impl Relay {
-    fn start(storage: &str, collector: &Collector) -> Self {
+    fn start(folder: &Path, storage: &str, collector: &Collector) -> Self {
         let (batch, max_in_flight) = (BATCH.to_string(), MAX_IN_FLIGHT.to_string());
         let ends = ["relay", "--storage", storage, "--transport", "stdout:", "--log", "error"];
         let settings = ["--lease", "2s", "--batch-size", &batch, "--max-in-flight", &max_in_flight];
-        let mut child = program(&[&ends[..], &settings].concat()).stderr(Stdio::inherit()).spawn().unwrap();
+        let arguments = [&ends[..], &settings].concat();
+        let mut child = program_in(folder, &arguments).stderr(Stdio::inherit()).spawn().unwrap();
         let (output, collector) = (BufReader::new(child.stdout.take().unwrap()), collector.clone());
         let reader = std::thread::spawn(move || {
             for line in output.lines() {
@@ -79,17 +92,16 @@ impl Drop for Relay {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn relays_on_one_sqlite_file_are_killed_under_load() {
+async fn relays_are_killed_under_load(storage: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let storage = format!("sqlite://{}?mode=rwc", folder.path().join("outbox.db").display());
-    assert!(program(&["migrate", "--storage", &storage]).status().unwrap().success());
+    let status = program_in(folder.path(), &["migrate", "--storage", storage]).status().unwrap();
+    assert!(status.success(), "{status}");
     let collector = Collector::default();
-    let relays: Vec<_> = (0..3).map(|_| Relay::start(&storage, &collector)).collect();
+    let relays: Vec<_> = (0..3).map(|_| Relay::start(folder.path(), storage, &collector)).collect();
     let producers: Vec<_> = (0..PRODUCERS)
         .map(|producer| {
-            let storage = storage.clone();
-            tokio::task::spawn_blocking(move || enqueue(&storage, producer))
+            let (folder, storage) = (folder.path().to_owned(), storage.to_owned());
+            tokio::task::spawn_blocking(move || enqueue(&folder, &storage, producer))
         })
         .collect();
     // The producers are still at it.
@@ -117,7 +129,29 @@ async fn relays_on_one_sqlite_file_are_killed_under_load() {
     collector.assert_everything_arrived(&ledger);
     let duplicated = collector.total() - collector.distinct();
     println!("in flight at each kill: at most {MAX_IN_FLIGHT}; duplicated: {duplicated}");
-    let stats = program(&["status", "--json", "--storage", &storage]).output().unwrap();
+    let stats =
+        program_in(folder.path(), &["status", "--json", "--storage", storage]).output().unwrap();
     let stats: serde_json::Value = serde_json::from_slice(&stats.stdout).unwrap();
     assert_eq!((&stats["pending"], &stats["claimed"]), (&0.into(), &0.into()), "{stats}");
+}
+
+/// With nothing installed: the file is where the program runs.
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_on_one_sqlite_file_are_killed_under_load() {
+    relays_are_killed_under_load("sqlite:outbox.db").await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_on_postgres_are_killed_under_load() {
+    let server = tokio::task::spawn_blocking(|| PostgresServer::start().unwrap()).await.unwrap();
+    relays_are_killed_under_load(&server.url()).await;
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_on_mariadb_are_killed_under_load() {
+    let server = tokio::task::spawn_blocking(|| MariaDbServer::start().unwrap()).await.unwrap();
+    relays_are_killed_under_load(&server.url()).await;
 }
