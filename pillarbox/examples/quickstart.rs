@@ -10,10 +10,11 @@ use pillarbox::{
 };
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use tokio::task::block_in_place;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -21,6 +22,9 @@ const ORDERS: u32 = 500;
 const CUSTOMERS: u32 = 20;
 /// Short, so that nobody has to wait for long. The default is 30 s, and a live relay renews its leases.
 const LEASE: Duration = Duration::from_secs(1);
+/// What a relay prints for who started it.
+const SENT: &str = "sent";
+const WORST_MOMENT: &str = "sent, and never confirmed";
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -70,10 +74,12 @@ async fn tell(folder: &Path) -> Result<(), Failure> {
 
     println!("2. Relays A and B, two processes, compete for the messages.");
     let mut b = start("B", folder)?;
+    let mut heard = BufReader::new(b.stdout.take().ok_or("B has no output")?);
+    // A starts once B has sent something, so that B gets its share however slowly it starts.
+    block_in_place(|| hear(&mut heard, SENT))?;
     let mut a = start("A", folder)?;
     // B says when the broker has taken messages, and B has not yet noted it.
-    let heard = b.stdout.take().ok_or("B has no output")?;
-    tokio::task::spawn_blocking(move || BufReader::new(heard).read_line(&mut String::new())).await??;
+    block_in_place(|| hear(&mut heard, WORST_MOMENT))?;
     b.kill()?; // SIGKILL
     b.wait()?;
     println!("   B was killed with SIGKILL: the broker had just taken some of its messages.");
@@ -130,6 +136,16 @@ fn start(name: &str, folder: &Path) -> std::io::Result<Child> {
     command.arg(name).arg(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
 }
 
+/// Waits until a relay has printed this line.
+fn hear(output: &mut impl BufRead, line: &str) -> Result<(), Failure> {
+    for heard in output.lines() {
+        if heard? == line {
+            return Ok(());
+        }
+    }
+    Err(format!("a relay ended before it said: {line}").into())
+}
+
 /// One of the two relay processes. It stops when its input ends.
 async fn relay(name: &str, folder: &Path) -> Result<(), Failure> {
     let outbox = SqliteStorage::open(&url(folder)).await?;
@@ -171,10 +187,13 @@ impl Transport for Broker {
         tokio::time::sleep(Duration::from_millis(1)).await; // the way to the broker
         match self.take(batch) {
             Ok(total) if self.dies_after.is_some_and(|limit| total >= limit) => {
-                println!("the worst moment");
+                println!("{WORST_MOMENT}");
                 std::future::pending::<()>().await;
             }
-            Ok(_) => outcomes.fill(|| Ok(())),
+            Ok(_) => {
+                println!("{SENT}");
+                outcomes.fill(|| Ok(()));
+            }
             Err(error) => outcomes.fill(|| {
                 Err(Error::new(ErrorKind::Unavailable, "publish")
                     .describe(format!("the broker's file: {error}")))
