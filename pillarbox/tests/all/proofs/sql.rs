@@ -129,8 +129,7 @@ async fn relays_are_killed_under_load(storage: &str) {
     collector.assert_everything_arrived(&ledger);
     let duplicated = collector.total() - collector.distinct();
     println!("in flight at each kill: at most {MAX_IN_FLIGHT}; duplicated: {duplicated}");
-    let stats =
-        program_in(folder.path(), &["status", "--json", "--storage", storage]).output().unwrap();
+    let stats = program_in(folder.path(), &["status", "--json", "--storage", storage]).output().unwrap();
     let stats: serde_json::Value = serde_json::from_slice(&stats.stdout).unwrap();
     assert_eq!((&stats["pending"], &stats["claimed"]), (&0.into(), &0.into()), "{stats}");
 }
