@@ -27,7 +27,6 @@ const AT_ONCE: usize = 16;
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let url = serve()?;
-    let client = reqwest::Client::builder().no_proxy().build()?;
     println!("{}", Comparison::HEADER);
     for (case, keys, count, options) in [
         ("unkeyed", 0, MESSAGES, ""),
@@ -36,8 +35,11 @@ async fn main() -> Result<(), BoxError> {
         ("1 key", 1, BATCH, ""),
         ("signed", 0, MESSAGES, "&transport.secret=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
     ] {
+        let transport = HttpTransport::open(&format!("{url}?transport.allow_private=true{options}")).await?;
+        // After the transport, which has chosen the provider of cryptography for both.
+        let client = reqwest::Client::builder().no_proxy().build()?;
         let comparison = Comparison {
-            transport: HttpTransport::open(&format!("{url}?transport.allow_private=true{options}")).await?,
+            transport,
             client: async |batches, messages: &[Message]| with_client(&client, &url, batches, messages).await,
             clear: async || Ok(()),
         };
