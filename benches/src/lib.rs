@@ -5,6 +5,7 @@
 //! the rates alone are not.
 
 mod broker;
+mod brokers;
 mod drain;
 mod growth;
 mod latency;
@@ -15,7 +16,6 @@ mod messages;
 mod mongo_store;
 mod nothing;
 mod plot;
-mod processor;
 mod redis_backlog;
 mod redis_store;
 mod row;
@@ -23,6 +23,7 @@ mod sql_store;
 mod subject;
 mod table;
 
+pub use brokers::{BrokerName, publish};
 pub use growth::{ClaimTimes, Drained, Stored, claims, drain_here, fill};
 pub use measure::{Case, fill_and_drain, measure};
 pub use memory_store::{MemoryBench, drain_memory};

@@ -1,7 +1,8 @@
 use crate::row::{micros_each, per_second};
-use crate::{BoxError, Keys, Row, Subject, Work, drain, latency, processor};
+use crate::{BoxError, Keys, Row, Subject, Work, drain, latency};
 use futures_util::future::try_join_all;
 use pillarbox_core::Message;
+use pillarbox_testkit::throughput::processor;
 use std::time::{Duration, Instant};
 
 /// What is asked of a store.
@@ -38,7 +39,7 @@ pub async fn measure<S: Subject>(subject: &mut S, case: Case) -> Result<Row, Box
     }
     let batches = case.keys.batches(case.messages, case.batch)?;
     let mut row = Row::new(subject.name(), case.work, case.relays, case.batch);
-    (row.case, row.failing_percent) = (case.keys.name(), case.failing_percent);
+    (row.case, row.failing_percent) = (case.keys.name().to_owned(), case.failing_percent);
     subject.clear().await?;
     match case.work {
         Work::Enqueue | Work::Latency | Work::Publish => enqueue(subject, case, &batches, &mut row).await?,

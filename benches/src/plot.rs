@@ -14,7 +14,7 @@ pub fn plot(rows: &[Row], folder: &Path) -> Result<Option<PathBuf>, BoxError> {
         rows.iter().filter(|row| matches!(row.work, Work::Drain | Work::Publish)).collect();
     let Some(first) = drains.first() else { return Ok(None) };
     std::fs::create_dir_all(folder)?;
-    let name = if first.work == Work::Publish { first.transport } else { first.storage };
+    let name = if first.work == Work::Publish { &*first.transport } else { first.storage };
     let path = folder.join(format!("{name}.svg"));
     let count = u32::try_from(drains.len())?;
     let highest = drains.iter().map(|row| row.floor_per_s.max(row.ours_per_s)).max().unwrap_or(1);

@@ -13,7 +13,7 @@ pub enum Work {
     Drain,
     /// A relay waits, and one message after the other comes.
     Latency,
-    /// A filled outbox in memory is drained into a real broker.
+    /// Messages of a store that does nothing are relayed into a real broker.
     #[value(skip)]
     Publish,
 }
@@ -37,11 +37,11 @@ pub struct Row {
     /// The storage.
     pub storage: &'static str,
     /// The transport.
-    pub transport: &'static str,
+    pub transport: String,
     /// What they did.
     pub work: Work,
     /// How the messages are keyed.
-    pub case: &'static str,
+    pub case: String,
     /// Of 100 sends, how many the broker refused.
     pub failing_percent: u32,
     /// How many relays, or producers, ran side by side.
@@ -90,9 +90,9 @@ impl Row {
     pub(crate) fn new(storage: &'static str, work: Work, relays: u32, batch: u32) -> Self {
         Self {
             storage,
-            transport: "nowhere",
+            transport: "nowhere".to_owned(),
             work,
-            case: "unkeyed",
+            case: "unkeyed".to_owned(),
             failing_percent: 0,
             relays,
             batch,

@@ -1,4 +1,5 @@
-//! How many instructions the hot parts take, counted under Valgrind: a change of a few percent shows on a machine that is never quiet.
+//! How many instructions and allocations the hot parts take, counted under Valgrind: a change of a few percent shows on a machine that
+//! is never quiet.
 //!
 //! ```text
 //! cargo run --release -p pillarbox-benches --bin instructions
@@ -6,8 +7,8 @@
 //! ```
 //!
 //! Each part runs twice in a process of its own under `valgrind --tool=callgrind` (part of Debian's package `valgrind`), once with
-//! twice as many operations: the difference is what the operations take, without the start of the program. This is less than a framework
-//! for it would do, and needs nothing that is not installed.
+//! twice as many operations: the difference is what the operations take, without the start of the program. The same under
+//! `valgrind --tool=dhat` counts allocations. This is less than a framework for it would do, and needs nothing that is not installed.
 
 use clap::{Parser, ValueEnum};
 use pillarbox_benches::{BoxError, Keys, Nowhere, Still, Supply, drain_memory};
@@ -21,7 +22,7 @@ use std::io::{self, Write as _};
 use std::process::Command as Process;
 use std::time::Duration;
 
-/// Counts the instructions of each operation.
+/// Counts the instructions and allocations of each operation.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Which parts.
@@ -67,34 +68,68 @@ fn main() -> Result<(), BoxError> {
     }
     let mut out = io::stdout();
     if !arguments.json {
-        writeln!(out, "part             instructions an operation")?;
+        writeln!(out, "part             instructions an operation  allocations an operation")?;
     }
     for part in arguments.part {
-        let once = counted(part, arguments.operations)?;
-        let twice = counted(part, arguments.operations * 2)?;
-        let each = twice.saturating_sub(once) / u64::from(arguments.operations);
+        let instructions = each(Count::Instructions, part, arguments.operations)?;
+        let allocations = each(Count::Allocations, part, arguments.operations)?;
         let name = part.name();
         if arguments.json {
-            writeln!(out, "{}", serde_json::json!({ "part": name, "instructions": each }))?;
+            let row =
+                serde_json::json!({ "part": name, "instructions": instructions, "allocations": allocations });
+            writeln!(out, "{row}")?;
         } else {
-            writeln!(out, "{name:<16} {each:>25}")?;
+            writeln!(out, "{name:<16} {instructions:>25.0} {allocations:>25.2}")?;
         }
     }
     Ok(())
 }
 
-/// How many instructions a process takes that does so many operations.
-fn counted(part: Part, operations: u32) -> Result<u64, BoxError> {
+/// What Valgrind counts, with the tool that does and the words before and after the number in what it says at the end.
+#[derive(Clone, Copy)]
+enum Count {
+    Instructions,
+    Allocations,
+}
+
+impl Count {
+    fn tool(self) -> [&'static str; 2] {
+        match self {
+            Self::Instructions => ["--tool=callgrind", "--callgrind-out-file=/dev/null"],
+            Self::Allocations => ["--tool=dhat", "--dhat-out-file=/dev/null"],
+        }
+    }
+
+    fn read(self, told: &str) -> Option<f64> {
+        let number = match self {
+            Self::Instructions => told.split_once("Collected : ")?.1.lines().next()?,
+            Self::Allocations => {
+                let total = told.split_once("Total:")?.1.lines().next()?;
+                total.split_once(" bytes in ")?.1.strip_suffix(" blocks")?
+            }
+        };
+        number.trim().replace(',', "").parse().ok()
+    }
+}
+
+/// What one operation takes.
+fn each(count: Count, part: Part, operations: u32) -> Result<f64, BoxError> {
+    let once = counted(count, part, operations)?;
+    let twice = counted(count, part, operations * 2)?;
+    Ok((twice - once).max(0.0) / f64::from(operations))
+}
+
+/// What a process takes that does so many operations.
+fn counted(count: Count, part: Part, operations: u32) -> Result<f64, BoxError> {
     let counting = Process::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args(count.tool())
         .arg(std::env::current_exe()?)
         .args(["--here", "--part", &part.name(), "--operations", &operations.to_string()])
         .output()
         .map_err(|error| format!("valgrind does not start, install its package: {error}"))?;
     let told = String::from_utf8_lossy(&counting.stderr);
-    let collected = told.lines().find_map(|line| line.split_once("Collected : "));
-    match collected {
-        Some((_, number)) if counting.status.success() => Ok(number.trim().parse()?),
+    match count.read(&told) {
+        Some(number) if counting.status.success() => Ok(number),
         _ => Err(format!("valgrind failed: {told}").into()),
     }
 }

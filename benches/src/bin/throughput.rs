@@ -3,13 +3,14 @@
 //! ```text
 //! cargo run --release -p pillarbox-benches --bin throughput
 //! cargo run --release -p pillarbox-benches --bin throughput -- --storage redis --work drain --runs 5
+//! cargo run --release -p pillarbox-benches --bin throughput -- --transport kafka
 //! ```
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use pillarbox_benches::{
-    BoxError, Case, Keys, MemoryBench, MongoBench, RedisBench, Row, SqlBench, Subject, Work, measure, plot,
-    table,
+    BoxError, BrokerName, Case, Keys, MemoryBench, MongoBench, RedisBench, Row, SqlBench, Subject, Work,
+    measure, plot, table,
 };
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -18,9 +19,12 @@ use std::time::Duration;
 /// Measures how fast an outbox enqueues and drains, beside the fastest that its store can do.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Which storages; each starts a server of its own.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = StorageName::ALL)]
+    /// Which storages; each starts a server of its own. All of them, if no transport is named either.
+    #[arg(long, value_enum, value_delimiter = ',')]
     storage: Vec<StorageName>,
+    /// Which transports; each starts a server of its own. All of them, if no storage is named either.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    transport: Vec<BrokerName>,
     /// What is measured in the stores.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Work::Enqueue, Work::Transaction, Work::Drain, Work::Latency])]
     work: Vec<Work>,
@@ -67,9 +71,6 @@ enum StorageName {
 }
 
 impl StorageName {
-    const ALL: [Self; 6] =
-        [Self::Memory, Self::Redis, Self::Postgres, Self::Sqlite, Self::Mariadb, Self::Mongodb];
-
     /// What it does in about half a second.
     fn messages(self) -> u32 {
         match self {
@@ -82,8 +83,12 @@ impl StorageName {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let arguments = Arguments::parse();
-    let mut all = Vec::new();
+    let mut arguments = Arguments::parse();
+    if arguments.storage.is_empty() && arguments.transport.is_empty() {
+        arguments.storage = StorageName::value_variants().to_vec();
+        arguments.transport = BrokerName::value_variants().to_vec();
+    }
+    let mut with_head = true;
     for storage in &arguments.storage {
         let messages = arguments.messages.unwrap_or(storage.messages());
         let rows = match storage {
@@ -94,8 +99,20 @@ async fn main() -> Result<(), BoxError> {
             StorageName::Mariadb => run(&arguments, SqlBench::mariadb().await?, messages).await?,
             StorageName::Mongodb => run(&arguments, MongoBench::start().await?, messages).await?,
         };
-        finish(&arguments, &rows, all.is_empty())?;
-        all.extend(rows);
+        finish(&arguments, &rows, with_head)?;
+        with_head = false;
+    }
+    for broker in &arguments.transport {
+        let progress = progress(&arguments, 1, broker.name());
+        progress.set_message("building");
+        let said = |row: &Row| {
+            progress.set_message(format!("after {}", row.case));
+            say(&arguments, row)
+        };
+        let rows = publish(*broker, said).await?;
+        progress.finish_and_clear();
+        finish(&arguments, &rows, with_head)?;
+        with_head = false;
     }
     Ok(())
 }
@@ -116,10 +133,15 @@ fn finish(arguments: &Arguments, rows: &[Row], with_head: bool) -> Result<(), Bo
 fn median(arguments: &Arguments, mut taken: Vec<Row>) -> Result<Row, BoxError> {
     taken.sort_by(|left, right| key(left).total_cmp(&key(right)));
     let row = taken.swap_remove(taken.len() / 2);
-    if arguments.json {
-        writeln!(io::stdout(), "{}", serde_json::to_string(&row)?)?;
-    }
+    say(arguments, &row)?;
     Ok(row)
+}
+
+fn say(arguments: &Arguments, row: &Row) -> Result<(), BoxError> {
+    if arguments.json {
+        writeln!(io::stdout(), "{}", serde_json::to_string(row)?)?;
+    }
+    Ok(())
 }
 
 async fn run<S: Subject>(arguments: &Arguments, mut subject: S, messages: u32) -> Result<Vec<Row>, BoxError> {

@@ -6,24 +6,27 @@
 //!
 //! ```no_run
 //! # use pillarbox_core::{Message, Transport};
-//! # use pillarbox_testkit::throughput::{Comparison, BoxError};
-//! # async fn shown(transport: impl Transport + Clone, make: impl Fn() -> Result<Vec<Message>, BoxError>) -> Result<(), BoxError> {
+//! # use pillarbox_testkit::throughput::{BoxError, Case, Comparison};
+//! # async fn shown(transport: impl Transport + Clone) -> Result<(), BoxError> {
 //! let publish_with_client = async |batches: usize, messages: &[Message]| Ok(());
-//! let comparison = Comparison { transport, client: publish_with_client, clear: async || Ok(()) };
-//! println!("{}", Comparison::HEADER);
-//! println!("{}", comparison.row("unkeyed", make).await?);
+//! let comparison =
+//!     Comparison { topic: "orders", transport, client: publish_with_client, clear: async || Ok(()), server: None };
+//! comparison.print("my-broker", &[Case::UNKEYED, Case::keys(100)]).await?;
 //! # Ok(())
 //! # }
 //! ```
 
+pub mod processor;
+mod row;
 mod supply;
 
 pub use crate::storage::BoxError;
+pub use row::Row;
 pub use supply::Supply;
 
 use pillarbox_core::{Message, Transport};
-use std::fmt;
-use std::time::{Duration, Instant};
+use row::{Cost, Rounds};
+use std::time::Instant;
 
 /// How many messages a batch has, of the client's and of the relay's.
 pub const BATCH: usize = 500;
@@ -31,103 +34,126 @@ pub const BATCH: usize = 500;
 /// How many batches are on their way at once, as a relay has them by default.
 pub const BATCHES: usize = 4;
 
+/// How many messages a case has where it does not say otherwise.
+const MESSAGES: usize = 10_000;
+const PAYLOAD: usize = 256;
 const ROUNDS: usize = 7;
+
+/// How the messages of a measurement are keyed, and how many there are.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    keys: usize,
+    messages: usize,
+}
+
+impl Case {
+    /// Messages without a key.
+    pub const UNKEYED: Self = Self::keys(0);
+
+    /// So many keys, in turn.
+    #[must_use]
+    pub const fn keys(keys: usize) -> Self {
+        Self { keys, messages: MESSAGES }
+    }
+
+    /// So many messages, where the 10,000 that a case has otherwise take too long: with one key a transport may need a round trip for
+    /// each.
+    #[must_use]
+    pub const fn messages(self, messages: usize) -> Self {
+        Self { messages, ..self }
+    }
+
+    fn name(self) -> String {
+        match self.keys {
+            0 => "unkeyed".to_owned(),
+            1 => "key-1".to_owned(),
+            keys => format!("keys-{keys}"),
+        }
+    }
+
+    /// New ones, with ids that no broker has seen.
+    fn make(self, topic: &str) -> Result<Vec<Message>, BoxError> {
+        let message = |number: usize| {
+            let message = Message::to(topic);
+            let message =
+                if self.keys == 0 { message } else { message.key(format!("key-{}", number % self.keys)) };
+            message.payload(vec![b'x'; PAYLOAD])
+        };
+        Ok((0..self.messages).map(message).collect::<Result<_, _>>()?)
+    }
+}
 
 /// A transport and the client that it stands on.
 #[derive(Clone, Copy, Debug)]
-pub struct Comparison<T, C, D> {
+pub struct Comparison<'a, T, C, D> {
+    /// Where the messages go.
+    pub topic: &'a str,
     /// The transport.
     pub transport: T,
     /// Publishes messages with the client alone, so many batches at once.
     pub client: C,
     /// Takes away what was published.
     pub clear: D,
+    /// The process of the broker, where its use of the processor is to be told.
+    pub server: Option<u32>,
 }
 
-impl Comparison<(), (), ()> {
-    /// Above the rows.
-    pub const HEADER: &'static str = "case          client/s   4 batches/s   relay/s   ratio";
-}
-
-impl<T, C, D> Comparison<T, C, D>
+impl<T, C, D> Comparison<'_, T, C, D>
 where
     T: Transport + Clone,
     C: AsyncFn(usize, &[Message]) -> Result<(), BoxError>,
     D: AsyncFn() -> Result<(), BoxError>,
 {
-    /// Measures one case. `make` makes the messages of each measurement.
+    /// Measures the cases and prints a line for each: a table, or JSON objects if the program was started with `--json`.
+    ///
+    /// # Errors
+    /// As [`row`](Self::row).
+    pub async fn print(&self, name: &str, cases: &[Case]) -> Result<(), BoxError> {
+        let json = std::env::args().any(|argument| argument == "--json");
+        if !json {
+            println!("{}", Row::HEADER);
+        }
+        for case in cases {
+            let row = self.row(name, *case).await?;
+            if json { println!("{}", row.json()) } else { println!("{row}") }
+        }
+        Ok(())
+    }
+
+    /// Measures one case.
     ///
     /// # Errors
     /// What the client or the relay met, and a message that was not confirmed.
-    pub async fn row(
-        &self,
-        case: &str,
-        make: impl Fn() -> Result<Vec<Message>, BoxError>,
-    ) -> Result<Row, BoxError> {
-        let (mut single, mut several, mut relayed) = (Vec::new(), Vec::new(), Vec::new());
+    pub async fn row(&self, name: &str, case: Case) -> Result<Row, BoxError> {
+        let mut rounds = Rounds::default();
         for round in 0..=ROUNDS {
-            let rates = [self.client_alone(1, make()?).await?, self.client_alone(BATCHES, make()?).await?];
-            let messages = make()?;
-            let count = messages.len();
-            let supply = Supply::new(messages)?;
-            let began = Instant::now();
-            supply.relay(self.transport.clone()).await?;
-            let own = per_second(count, began.elapsed());
-            (self.clear)().await?;
+            let single = self.client_alone(1, case).await?;
+            let several = self.client_alone(BATCHES, case).await?;
+            let supply = Supply::new(case.make(self.topic)?)?;
+            let relayed = self.cost(supply.relay(self.transport.clone())).await?;
             // The first round warms up.
             if round > 0 {
-                single.push(rates[0]);
-                several.push(rates[1]);
-                relayed.push(own);
+                rounds.add(single, several, relayed);
             }
         }
-        Ok(Row {
-            case: case.to_owned(),
-            single: median(single),
-            several: median(several),
-            relayed: median(relayed),
-        })
+        Ok(rounds.row(name, case.name(), case.messages))
     }
 
-    async fn client_alone(&self, batches: usize, messages: Vec<Message>) -> Result<f64, BoxError> {
-        let began = Instant::now();
-        (self.client)(batches, &messages).await?;
-        let rate = per_second(messages.len(), began.elapsed());
+    async fn client_alone(&self, batches: usize, case: Case) -> Result<Cost, BoxError> {
+        let messages = case.make(self.topic)?;
+        self.cost((self.client)(batches, &messages)).await
+    }
+
+    async fn cost(&self, work: impl Future<Output = Result<(), BoxError>>) -> Result<Cost, BoxError> {
+        let server = || self.server.map(processor::used_by);
+        let (server_before, client_before, begun) = (server(), processor::used_here(), Instant::now());
+        work.await?;
+        let cost = Cost {
+            took: begun.elapsed(),
+            client: processor::used_here().saturating_sub(client_before),
+            server: server().zip(server_before).map(|(after, before)| after.saturating_sub(before)),
+        };
         (self.clear)().await?;
-        Ok(rate)
+        Ok(cost)
     }
-}
-
-/// Messages per second of one case: medians.
-#[derive(Clone, Debug)]
-pub struct Row {
-    case: String,
-    single: f64,
-    several: f64,
-    relayed: f64,
-}
-
-impl Row {
-    /// The relay's rate in relation to the client's, the faster one.
-    pub fn ratio(&self) -> f64 {
-        self.relayed / self.single.max(self.several)
-    }
-}
-
-impl fmt::Display for Row {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { case, single, several, relayed } = self;
-        let ratio = self.ratio();
-        write!(formatter, "{case:<12} {single:>9.0} {several:>13.0} {relayed:>9.0} {ratio:>7.2}")
-    }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "a count of messages")]
-fn per_second(count: usize, took: Duration) -> f64 {
-    count as f64 / took.as_secs_f64()
-}
-
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
 }

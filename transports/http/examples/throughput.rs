@@ -15,46 +15,34 @@ use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt as _};
 use pillarbox_core::{CloudEvents, Message};
 use pillarbox_http::HttpTransport;
-use pillarbox_testkit::throughput::{BATCH, BoxError, Comparison};
+use pillarbox_testkit::throughput::{BATCH, BoxError, Case, Comparison};
 use tokio::net::TcpListener;
-
-const MESSAGES: usize = 10_000;
-const PAYLOAD: usize = 256;
 
 /// Requests of one publish, the transport's default.
 const AT_ONCE: usize = 16;
 
+/// Each message with a signature.
+const SIGNED: &str = "&transport.secret=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let url = serve()?;
-    println!("{}", Comparison::HEADER);
-    for (case, keys, count, options) in [
-        ("unkeyed", 0, MESSAGES, ""),
-        ("10,000 keys", 10_000, MESSAGES, ""),
-        ("100 keys", 100, MESSAGES, ""),
-        ("1 key", 1, BATCH, ""),
-        ("signed", 0, MESSAGES, "&transport.secret=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-    ] {
+    let keyed = [Case::UNKEYED, Case::keys(10_000), Case::keys(100), Case::keys(1).messages(BATCH)];
+    for (name, options, cases) in [("http", "", &keyed[..]), ("http-signed", SIGNED, &[Case::UNKEYED])] {
         let transport = HttpTransport::open(&format!("{url}?transport.allow_private=true{options}")).await?;
         // After the transport, which has chosen the provider of cryptography for both.
         let client = reqwest::Client::builder().no_proxy().build()?;
         let comparison = Comparison {
+            topic: "throughput",
             transport,
             client: async |batches, messages: &[Message]| with_client(&client, &url, batches, messages).await,
             clear: async || Ok(()),
+            // It is part of this process.
+            server: None,
         };
-        println!("{}", comparison.row(case, || make(keys, count)).await?);
+        comparison.print(name, cases).await?;
     }
     Ok(())
-}
-
-fn make(keys: usize, count: usize) -> Result<Vec<Message>, BoxError> {
-    let message = |number: usize| {
-        let message = Message::to("throughput");
-        let message = if keys == 0 { message } else { message.key(format!("key-{}", number % keys)) };
-        message.payload(vec![b'x'; PAYLOAD])
-    };
-    Ok((0..count).map(message).collect::<Result<_, _>>()?)
 }
 
 /// Takes everything.

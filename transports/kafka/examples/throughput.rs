@@ -12,15 +12,13 @@ use futures_util::future::try_join_all;
 use pillarbox_core::{CloudEvents, Message};
 use pillarbox_kafka::KafkaTransport;
 use pillarbox_testkit::servers::KafkaServer;
-use pillarbox_testkit::throughput::{BATCH, BoxError, Comparison};
+use pillarbox_testkit::throughput::{BATCH, BoxError, Case, Comparison};
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 const TOPIC: &str = "throughput";
 const PARTITIONS: u32 = 6;
-const MESSAGES: usize = 10_000;
-const PAYLOAD: usize = 256;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -34,30 +32,16 @@ async fn main() -> Result<(), BoxError> {
         .set("socket.nagle.disable", "true")
         .create()?;
     let comparison = Comparison {
+        topic: TOPIC,
         transport: KafkaTransport::open(&server.url()).await?,
         client: async |batches, messages: &[Message]| with_client(&client, batches, messages).await,
         // The topic grows; a publish costs the same.
         clear: async || Ok(()),
+        server: server.process().process_id(),
     };
-    println!("{}", Comparison::HEADER);
-    for (case, keys, count) in [
-        ("unkeyed", 0, MESSAGES),
-        ("10,000 keys", 10_000, MESSAGES),
-        ("100 keys", 100, MESSAGES),
-        ("1 key", 1, BATCH),
-    ] {
-        println!("{}", comparison.row(case, || make(keys, count)).await?);
-    }
-    Ok(())
-}
-
-fn make(keys: usize, count: usize) -> Result<Vec<Message>, BoxError> {
-    let message = |number: usize| {
-        let message = Message::to(TOPIC);
-        let message = if keys == 0 { message } else { message.key(format!("key-{}", number % keys)) };
-        message.payload(vec![b'x'; PAYLOAD])
-    };
-    Ok((0..count).map(message).collect::<Result<_, _>>()?)
+    comparison
+        .print("kafka", &[Case::UNKEYED, Case::keys(10_000), Case::keys(100), Case::keys(1).messages(BATCH)])
+        .await
 }
 
 /// So many publishers; each takes every n-th batch.

@@ -17,17 +17,15 @@ use futures_util::future::try_join_all;
 use pillarbox_core::Message;
 use pillarbox_nats::{KEY_HEADER, NatsTransport};
 use pillarbox_testkit::servers::NatsServer;
-use pillarbox_testkit::throughput::{BATCH, BoxError, Comparison};
+use pillarbox_testkit::throughput::{BATCH, BoxError, Case, Comparison};
 
 const SUBJECT: &str = "throughput";
-const MESSAGES: usize = 10_000;
-const PAYLOAD: usize = 256;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let server = NatsServer::start()?;
     let context = jetstream::new(async_nats::connect(server.url()).await?);
-    let in_files = std::env::args().nth(1).is_some_and(|word| word == "file");
+    let in_files = std::env::args().any(|word| word == "file");
     let stream = context
         .create_stream(stream::Config {
             name: "THROUGHPUT".to_owned(),
@@ -37,33 +35,18 @@ async fn main() -> Result<(), BoxError> {
         })
         .await?;
     let comparison = Comparison {
+        topic: SUBJECT,
         transport: NatsTransport::open(&server.url()).await?,
         client: async |batches, messages: &[Message]| with_client(&context, batches, messages).await,
         clear: async || {
             stream.purge().await?;
             Ok(())
         },
+        server: server.process().process_id(),
     };
-    println!("{}", Comparison::HEADER);
-    for (case, keys, count) in [
-        ("unkeyed", 0, MESSAGES),
-        ("10,000 keys", 10_000, MESSAGES),
-        ("100 keys", 100, MESSAGES),
-        ("1 key", 1, BATCH),
-    ] {
-        println!("{}", comparison.row(case, || make(keys, count)).await?);
-    }
-    Ok(())
-}
-
-/// New messages, with ids that the stream has not seen.
-fn make(keys: usize, count: usize) -> Result<Vec<Message>, BoxError> {
-    let message = |number: usize| {
-        let message = Message::to(SUBJECT);
-        let message = if keys == 0 { message } else { message.key(format!("key-{}", number % keys)) };
-        message.payload(vec![b'x'; PAYLOAD])
-    };
-    Ok((0..count).map(message).collect::<Result<_, _>>()?)
+    comparison
+        .print("nats", &[Case::UNKEYED, Case::keys(10_000), Case::keys(100), Case::keys(1).messages(BATCH)])
+        .await
 }
 
 /// So many publishers; each takes every n-th batch.

@@ -17,18 +17,16 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use pillarbox_core::Message;
 use pillarbox_rabbitmq::{KEY_HEADER, RabbitMqTransport};
 use pillarbox_testkit::servers::RabbitMqNode;
-use pillarbox_testkit::throughput::{BATCH, BATCHES, BoxError, Comparison};
+use pillarbox_testkit::throughput::{BATCH, BATCHES, BoxError, Case, Comparison};
 
 const QUEUE: &str = "throughput";
-const MESSAGES: usize = 10_000;
-const PAYLOAD: usize = 256;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let node = RabbitMqNode::start()?;
     let connection = Connection::connect(&node.url(), ConnectionProperties::default()).await?;
     let control = connection.create_channel().await?;
-    let durable = std::env::args().nth(1).is_none_or(|word| word != "transient");
+    let durable = std::env::args().all(|word| word != "transient");
     let options = QueueDeclareOptions { durable, ..QueueDeclareOptions::default() };
     control.queue_declare(QUEUE.into(), options, FieldTable::default()).await?;
     let mut channels = Vec::new();
@@ -38,6 +36,7 @@ async fn main() -> Result<(), BoxError> {
         channels.push(channel);
     }
     let comparison = Comparison {
+        topic: QUEUE,
         transport: RabbitMqTransport::open(&node.url()).await?,
         client: async |batches: usize, messages: &[Message]| {
             with_lapin(&channels[..batches], messages).await?;
@@ -47,26 +46,14 @@ async fn main() -> Result<(), BoxError> {
             control.queue_purge(QUEUE.into(), QueuePurgeOptions::default()).await?;
             Ok(())
         },
+        server: node.process().process_id(),
     };
-    println!("{}", Comparison::HEADER);
-    for (case, keys, count) in [
-        ("unkeyed", 0, MESSAGES),
-        ("10,000 keys", 10_000, MESSAGES),
-        ("100 keys", 100, MESSAGES),
-        ("1 key", 1, BATCH),
-    ] {
-        println!("{}", comparison.row(case, || make(keys, count)).await?);
-    }
-    Ok(())
-}
-
-fn make(keys: usize, count: usize) -> Result<Vec<Message>, BoxError> {
-    let message = |number: usize| {
-        let message = Message::to(QUEUE);
-        let message = if keys == 0 { message } else { message.key(format!("key-{}", number % keys)) };
-        message.payload(vec![b'x'; PAYLOAD])
-    };
-    Ok((0..count).map(message).collect::<Result<_, _>>()?)
+    comparison
+        .print(
+            "rabbitmq",
+            &[Case::UNKEYED, Case::keys(10_000), Case::keys(100), Case::keys(1).messages(BATCH)],
+        )
+        .await
 }
 
 /// Each channel takes every n-th batch.

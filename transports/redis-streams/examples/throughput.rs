@@ -12,45 +12,31 @@ use futures_util::future::try_join_all;
 use pillarbox_core::Message;
 use pillarbox_redis_streams::RedisStreamsTransport;
 use pillarbox_testkit::servers::RedisServer;
-use pillarbox_testkit::throughput::{BATCH, BoxError, Comparison};
+use pillarbox_testkit::throughput::{BATCH, BoxError, Case, Comparison};
 use redis::aio::MultiplexedConnection;
 
 const STREAM: &str = "throughput";
-const MESSAGES: usize = 20_000;
-const PAYLOAD: usize = 256;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let server = RedisServer::start()?;
     let connection = redis::Client::open(server.url())?.get_multiplexed_async_connection().await?;
     let comparison = Comparison {
+        topic: STREAM,
         transport: RedisStreamsTransport::open(&server.url()).await?,
         client: async |batches, messages: &[Message]| with_client(&connection, batches, messages).await,
         clear: async || {
             server.command(&["DEL", STREAM])?;
             Ok(())
         },
+        server: server.process().process_id(),
     };
-    println!("{}", Comparison::HEADER);
-    for (case, keys, count) in [
-        ("unkeyed", 0, MESSAGES),
-        ("10,000 keys", 10_000, MESSAGES),
-        ("100 keys", 100, MESSAGES),
-        ("10 keys", 10, MESSAGES),
-        ("1 key", 1, MESSAGES),
-    ] {
-        println!("{}", comparison.row(case, || make(keys, count)).await?);
-    }
-    Ok(())
-}
-
-fn make(keys: usize, count: usize) -> Result<Vec<Message>, BoxError> {
-    let message = |number: usize| {
-        let message = Message::to(STREAM);
-        let message = if keys == 0 { message } else { message.key(format!("key-{}", number % keys)) };
-        message.payload(vec![b'x'; PAYLOAD])
-    };
-    Ok((0..count).map(message).collect::<Result<_, _>>()?)
+    comparison
+        .print(
+            "redis-streams",
+            &[Case::UNKEYED, Case::keys(10_000), Case::keys(100), Case::keys(10), Case::keys(1)],
+        )
+        .await
 }
 
 /// So many publishers; each takes every n-th batch.

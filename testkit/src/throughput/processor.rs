@@ -1,16 +1,18 @@
+//! How much processor something takes, as Linux tells it. Elsewhere nothing is known, and everything is zero.
+
 use std::fs;
 use std::time::Duration;
 
 /// How much processor a process, and those that it started, have used so far; zero for one that has ended.
 ///
 /// Linux tells it to the nanosecond, thread by thread. A thread that ends takes its figure along.
-pub(crate) fn used_by(process: u32) -> Duration {
+pub fn used_by(process: u32) -> Duration {
     let own = threads(process);
     children(process).into_iter().map(used_by).fold(own, |sum, child| sum + child)
 }
 
 /// The same for this process alone, without the servers that it started.
-pub(crate) fn used_here() -> Duration {
+pub fn used_here() -> Duration {
     threads(std::process::id())
 }
 

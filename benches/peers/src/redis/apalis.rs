@@ -1,0 +1,87 @@
+use crate::peer::{Measured, Peer, payload};
+use apalis::prelude::WorkerBuilderExt as _;
+use apalis_core::backend::TaskSink as _;
+use apalis_core::worker::builder::WorkerBuilder;
+use apalis_redis::{Config, RedisStorage};
+use async_trait::async_trait;
+use pillarbox_benches::BoxError;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// apalis-redis at its best: batches, no lock for each task, no events, no results.
+pub(crate) struct Apalis {
+    url: String,
+    batch: u32,
+    rounds: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Published {
+    payload: String,
+}
+
+impl Apalis {
+    pub(crate) fn new(url: &str, batch: u32) -> Self {
+        Self { url: url.to_owned(), batch, rounds: 0 }
+    }
+}
+
+#[async_trait(?Send)]
+impl Peer for Apalis {
+    fn name(&self) -> &'static str {
+        "apalis-redis 1.0"
+    }
+
+    fn promises_less(&self) -> &'static str {
+        "no lease for a task (lock_tasks is off), no fence, no order per key; done tasks stay"
+    }
+
+    fn part(&self) -> u32 {
+        10
+    }
+
+    async fn drain(&mut self, messages: u32) -> Result<Measured, BoxError> {
+        self.rounds += 1;
+        let queue = format!("peer-{}", self.rounds);
+        let config = Config::default()
+            .queue(queue)
+            .batch_size(self.batch as usize)
+            .lock_tasks(false)
+            .emit_events(false)
+            .persist_results(false);
+        let connection = apalis_redis::connect(self.url.as_str()).await?;
+        let mut storage = RedisStorage::new(connection).with_config(config);
+        for first in (0..messages).step_by(self.batch as usize) {
+            let count = self.batch.min(messages - first) as usize;
+            storage.push_bulk(vec![Published { payload: payload() }; count]).await?;
+        }
+
+        let (done, mut ended) = watch::channel(false);
+        let published = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&published);
+        let handler = move |task: Published| {
+            let (counted, done) = (Arc::clone(&counted), done.clone());
+            async move {
+                drop(task);
+                if counted.fetch_add(1, Ordering::Relaxed) + 1 == messages {
+                    done.send_replace(true);
+                }
+                Ok::<(), apalis_core::error::BoxDynError>(())
+            }
+        };
+        let worker =
+            WorkerBuilder::new("relay").backend(storage).concurrency(self.batch as usize).build(handler);
+        let begun = Instant::now();
+        // Its last acknowledgements are written while it stops.
+        worker
+            .run_until(async move {
+                let _ = ended.wait_for(|done| *done).await;
+                Ok::<(), std::io::Error>(())
+            })
+            .await?;
+        Ok(Measured { drained: published.load(Ordering::Relaxed), took: begun.elapsed() })
+    }
+}

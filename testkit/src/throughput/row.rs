@@ -1,0 +1,114 @@
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// What one case took, in medians.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// The transport.
+    pub transport: String,
+    /// How the messages were keyed.
+    pub case: String,
+    /// Messages a second of the client with one batch at once.
+    pub client_per_s: f64,
+    /// Messages a second of the client with as many batches at once as a relay has.
+    pub client_batches_per_s: f64,
+    /// Messages a second of the relay.
+    pub relay_per_s: f64,
+    /// The relay's rate in parts of the client's, the faster one.
+    pub ratio: f64,
+    /// Microseconds of the broker's processor for each message of the relay.
+    pub server_us: Option<f64>,
+    /// The same for the client with several batches at once.
+    pub client_server_us: Option<f64>,
+    /// Microseconds of this process's processor for each message of the relay.
+    pub relay_us: f64,
+    /// The same for the client with several batches at once.
+    pub client_us: f64,
+}
+
+impl Row {
+    /// Above the rows.
+    pub const HEADER: &'static str =
+        "case          client/s   4 batches/s   relay/s   ratio   broker us (client's)   relay us (client's)";
+
+    /// As a line of JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        // Numbers and text: nothing that JSON has no word for.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { case, client_per_s, client_batches_per_s, relay_per_s, ratio, .. } = self;
+        write!(
+            formatter,
+            "{case:<12} {client_per_s:>9.0} {client_batches_per_s:>13.0} {relay_per_s:>9.0} {ratio:>7.2}"
+        )?;
+        let server = match (self.server_us, self.client_server_us) {
+            (Some(relay), Some(client)) => format!("{relay:.2} ({client:.2})"),
+            _ => "-".to_owned(),
+        };
+        let client = format!("{:.2} ({:.2})", self.relay_us, self.client_us);
+        write!(formatter, " {server:>22} {client:>21}")
+    }
+}
+
+/// How much time and processor one measurement took.
+#[derive(Clone, Copy)]
+pub(super) struct Cost {
+    pub(super) took: Duration,
+    pub(super) client: Duration,
+    pub(super) server: Option<Duration>,
+}
+
+/// All measurements of one case.
+#[derive(Default)]
+pub(super) struct Rounds {
+    single: Vec<Cost>,
+    several: Vec<Cost>,
+    relayed: Vec<Cost>,
+}
+
+impl Rounds {
+    pub(super) fn add(&mut self, single: Cost, several: Cost, relayed: Cost) {
+        self.single.push(single);
+        self.several.push(several);
+        self.relayed.push(relayed);
+    }
+
+    pub(super) fn row(&self, transport: &str, case: String, messages: usize) -> Row {
+        #[allow(clippy::cast_precision_loss, reason = "a count of messages")]
+        let messages = messages as f64;
+        let rate = |costs: &[Cost]| messages / median(costs, |cost| cost.took).as_secs_f64();
+        let each = |used: Duration| used.as_secs_f64() * 1e6 / messages;
+        let server = |costs: &[Cost]| {
+            costs
+                .iter()
+                .all(|cost| cost.server.is_some())
+                .then(|| each(median(costs, |cost| cost.server.unwrap_or_default())))
+        };
+        let (client_per_s, client_batches_per_s) = (rate(&self.single), rate(&self.several));
+        let relay_per_s = rate(&self.relayed);
+        Row {
+            transport: transport.to_owned(),
+            case,
+            client_per_s,
+            client_batches_per_s,
+            relay_per_s,
+            ratio: relay_per_s / client_per_s.max(client_batches_per_s),
+            server_us: server(&self.relayed),
+            client_server_us: server(&self.several),
+            relay_us: each(median(&self.relayed, |cost| cost.client)),
+            client_us: each(median(&self.several, |cost| cost.client)),
+        }
+    }
+}
+
+fn median(costs: &[Cost], figure: impl Fn(&Cost) -> Duration) -> Duration {
+    let mut figures: Vec<Duration> = costs.iter().map(figure).collect();
+    figures.sort_unstable();
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
