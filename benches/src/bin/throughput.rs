@@ -10,7 +10,7 @@ use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use pillarbox_benches::{
     BoxError, BrokerName, Case, Keys, MemoryBench, MongoBench, RedisBench, Row, SqlBench, Subject, Work,
-    measure, plot, table,
+    measure, plot, publish, table,
 };
 use std::io::{self, Write as _};
 use std::path::PathBuf;
