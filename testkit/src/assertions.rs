@@ -86,7 +86,8 @@ impl Enqueued {
         }
     }
 
-    /// Exactly these messages, each matched by another one, in any order between keys and in this order within a key.
+    /// Exactly these messages, each matched by another one, in any order between keys and in this order within a key. Each expectation
+    /// takes the first message that it fits and that is left: name particular ones before general ones.
     ///
     /// # Panics
     /// If one is missing, one is too many, or a key is in another order.

@@ -104,9 +104,12 @@ impl Shared {
         Some(number)
     }
 
-    /// Adds the server's side to a connection, so that a cut reaches both; false if it was cut already.
+    /// Adds the server's side to a connection, so that a cut reaches both; false if it was cut or left half open already.
     pub(super) fn join(&self, number: u64, server: TcpStream) -> bool {
         let mut state = self.lock();
+        if state.half_open.contains(&number) {
+            return false;
+        }
         let sockets = state.connections.get_mut(&number);
         sockets.map(|sockets| sockets.push(server)).is_some()
     }
