@@ -86,7 +86,7 @@ impl Row {
 }
 
 async fn stats<D: Dialect>(storage: &SqlStorage<D>) -> Result<Stats, Failure> {
-    let mut session = Session::begin(storage, D::BEGIN).await?;
+    let mut session = Session::begin(storage, &storage.0.turns, D::BEGIN).await?;
     let now = session.now(storage.now_offset()).await?;
     let micros = now.as_micros();
     let counts = session
@@ -144,7 +144,7 @@ async fn list<D: Dialect>(storage: &SqlStorage<D>, listing: &Listing) -> Result<
             )
         })?,
     };
-    let mut session = Session::begin(storage, D::BEGIN).await?;
+    let mut session = Session::begin(storage, &storage.0.turns, D::BEGIN).await?;
     let now = session.now(storage.now_offset()).await?;
     let rows = match listing.state {
         ListState::Dead => dead(&mut session, &listing.filter, from, limit, Read::All).await?,

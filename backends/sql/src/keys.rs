@@ -4,6 +4,7 @@
 use crate::dialect::{Argument, Dialect};
 use crate::layout::in_list;
 use crate::session::{Session, arguments};
+use pillarbox_core::Text;
 use std::collections::HashMap;
 
 /// So many keys go into one statement at most.
@@ -19,9 +20,9 @@ pub(crate) struct Held {
 /// Makes messages that came back earlier wait no shorter than what now stands before them in their key.
 pub(crate) async fn hold_back<D: Dialect>(
     session: &mut Session<'_, D>,
-    held: impl Iterator<Item = (String, Held)>,
+    held: impl Iterator<Item = (Text, Held)>,
 ) -> Result<(), sqlx::Error> {
-    let mut last: HashMap<String, Held> = HashMap::new();
+    let mut last: HashMap<Text, Held> = HashMap::new();
     for (key, held) in held {
         let known = last.entry(key).or_insert(held);
         known.seq = known.seq.max(held.seq);
@@ -31,7 +32,7 @@ pub(crate) async fn hold_back<D: Dialect>(
         session
             .execute(
                 "UPDATE {message} SET due_at = ? WHERE held_key = ? AND state IN (2, 6) AND seq > ? AND due_at < ?",
-                arguments![due_at, key.as_str(), seq, due_at],
+                arguments![due_at, &*key, seq, due_at],
             )
             .await?;
     }
@@ -41,9 +42,9 @@ pub(crate) async fn hold_back<D: Dialect>(
 /// Of each key the latest due time of what came back; nothing for a key that only a dead head holds.
 pub(crate) async fn latest_dues<D: Dialect>(
     session: &mut Session<'_, D>,
-    keys: impl Iterator<Item = String>,
-) -> Result<HashMap<String, i64>, sqlx::Error> {
-    let mut keys: Vec<String> = keys.collect();
+    keys: impl Iterator<Item = Text>,
+) -> Result<HashMap<Text, i64>, sqlx::Error> {
+    let mut keys: Vec<Text> = keys.collect();
     keys.sort_unstable();
     keys.dedup();
     let mut dues = HashMap::new();
@@ -52,10 +53,10 @@ pub(crate) async fn latest_dues<D: Dialect>(
         let sql = format!(
             "SELECT held_key, max(due_at) FROM {{message}} WHERE state IN (2, 6) AND held_key IN ({places}) GROUP BY held_key"
         );
-        let arguments = keys.iter().map(|key| Argument::Text(key.clone())).collect();
+        let arguments = keys.iter().map(|key| Argument::Text(key.to_string())).collect();
         for row in session.rows_once(&sql, arguments).await? {
             if let (Some(key), Some(due)) = (D::text(&row, 0)?, D::int(&row, 1)?) {
-                dues.insert(key, due);
+                dues.insert(key.into(), due);
             }
         }
     }

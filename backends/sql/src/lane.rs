@@ -9,6 +9,9 @@ use pillarbox_core::{Nonce, Outcome, Run, Timestamp, Token};
 /// The columns of a lane, as [`Lane::read`] expects them.
 pub(crate) const COLUMNS: &str = "lane, fence, nonce, claimed_at, lease_until, not_before, solo, renewed, run_length, run, settled_fence, settled_nonce";
 
+/// The place of what is asked beside them.
+pub(crate) const BESIDE: usize = 12;
+
 /// A row of the table of lanes, locked by this transaction.
 #[derive(Clone, Debug)]
 pub(crate) struct Lane {

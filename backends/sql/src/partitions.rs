@@ -8,7 +8,7 @@ use crate::SqlConfig;
 use crate::SqlStorage;
 use crate::dialect::Dialect;
 use crate::layout::Tables;
-use crate::session::{Failure, Session, arguments, words};
+use crate::session::{Failure, arguments, words};
 use pillarbox_core::Timestamp;
 use std::time::Duration;
 
@@ -94,10 +94,10 @@ pub(crate) async fn purge<D: Dialect>(
     limit: u32,
 ) -> Result<u64, Failure> {
     let tables = &storage.0.tables;
-    let mut making = Session::begin(storage, &storage.0.begin).await?;
+    let mut making = storage.begin().await?;
     make_ahead::<D>(making.connection(), &storage.0.config, length).await?;
     making.commit().await?;
-    let mut session = Session::begin(storage, &storage.0.begin).await?;
+    let mut session = storage.begin().await?;
     D::script(session.connection(), PATIENCE.to_owned()).await?;
     let before: Timestamp = session.now(storage.now_offset()).await?.before(older_than);
     let mut gone = 0;

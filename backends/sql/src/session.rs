@@ -5,8 +5,8 @@ use crate::dialect::{Argument, Dialect};
 use crate::error;
 use crate::layout::{Tables, in_list};
 use crate::record::{Read, Row};
-use crate::transaction::Transaction;
-use pillarbox_core::{Error, Timestamp};
+use crate::transaction::{Transaction, Turns};
+use pillarbox_core::{Error, Nonce, Timestamp};
 
 /// What went wrong: the client's failure, so that a collision can be told from the rest, or an answer that stands.
 pub(crate) enum Failure {
@@ -68,8 +68,24 @@ macro_rules! arguments {
 pub(crate) use arguments;
 
 impl<'a, D: Dialect> Session<'a, D> {
-    pub(crate) async fn begin(storage: &'a SqlStorage<D>, statement: &str) -> Result<Self, Failure> {
-        let transaction = Transaction::begin(&storage.0.pool, statement).await?;
+    /// The transaction of a claim, which no other claim of this nonce runs beside.
+    pub(crate) async fn begin_claim(storage: &'a SqlStorage<D>, nonce: &Nonce) -> Result<Self, Failure> {
+        let high = nonce.as_bytes().first_chunk().map_or(0, |high| i64::from_be_bytes(*high));
+        let statement = format!("{}{}", storage.0.begin, D::CLAIM_BEGIN.replace('@', &high.to_string()));
+        Self::begin(storage, &storage.0.turns, &statement).await
+    }
+
+    /// A transaction that only reads.
+    pub(crate) async fn begin_read(storage: &'a SqlStorage<D>, statement: &str) -> Result<Self, Failure> {
+        Self::begin(storage, &None, statement).await
+    }
+
+    pub(crate) async fn begin(
+        storage: &'a SqlStorage<D>,
+        turns: &Turns,
+        statement: &str,
+    ) -> Result<Self, Failure> {
+        let transaction = Transaction::begin(&storage.0.pool, turns, statement).await?;
         let is_prepared = !storage.0.config.transaction_pooler;
         Ok(Self { transaction, tables: &storage.0.tables, is_prepared })
     }

@@ -1,17 +1,17 @@
 //! Renewals and settlements: one transaction locks the lanes, checks everything, then changes everything.
 
 use crate::SqlStorage;
-use crate::dialect::Dialect;
+use crate::dialect::{Argument, Dialect};
 use crate::keys::{self, Held};
 use crate::lane::{self, Lane};
 use crate::layout::{in_list, state};
-use crate::marks::array;
+use crate::marks::{Marks, array};
 use crate::partitions;
-use crate::record::{Read, Row};
+use crate::record::{Read, Row, Spot};
 use crate::session::{Failure, Session, arguments};
 use crate::settings::Settings;
 use pillarbox_core::{
-    Error, ErrorKind, HeadPolicy, Outcome, Renewed, Settled, Settlement, Timestamp, Token, Verdict,
+    Error, ErrorKind, HeadPolicy, Outcome, Renewed, Settled, Settlement, Text, Timestamp, Token, Verdict,
     check_verdicts,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -35,6 +35,7 @@ async fn lock<D: Dialect>(
         }
     }
     let mut lanes = BTreeMap::new();
+    let mut now = None;
     if !fences.is_empty() {
         let (numbers, fences): (Vec<i64>, Vec<i64>) = fences.into_iter().unzip();
         let (from, arguments) = match D::HAS_ARRAYS {
@@ -54,12 +55,26 @@ async fn lock<D: Dialect>(
                 Vec::new(),
             ),
         };
-        let sql = format!("SELECT {} {from} ORDER BY l.lane{}", lane::COLUMNS, D::FOR_UPDATE);
+        let mut sql = format!("SELECT {} {from} ORDER BY l.lane{}", lane::COLUMNS, D::FOR_UPDATE);
+        let mut arguments = arguments;
+        if D::LOCKS_IN_PARTS {
+            // The time is told of each row once it is locked.
+            sql = format!("WITH l AS MATERIALIZED ({sql}) SELECT l.*, {} + ? FROM l", D::NOW);
+            arguments.extend(arguments![storage.now_offset()]);
+        }
         let rows = session.rows_either(&sql, arguments).await?;
+        if D::LOCKS_IN_PARTS {
+            let times = rows.iter().map(|row| D::int(row, lane::BESIDE));
+            now =
+                times.collect::<Result<Vec<_>, _>>()?.into_iter().max().flatten().map(Timestamp::from_micros);
+        }
         lanes.extend(Lane::read_all::<D>(&rows)?.into_iter().map(|lane| (lane.lane, lane)));
     }
     // Read once the locks are held: a decision is never earlier than what it follows.
-    let now = session.now(storage.now_offset()).await?;
+    let now = match now {
+        Some(now) => now,
+        None => session.now(storage.now_offset()).await?,
+    };
     Ok((lanes, now))
 }
 
@@ -137,6 +152,19 @@ pub(crate) async fn settle<D: Dialect>(
     storage: &SqlStorage<D>,
     runs: &[(Token, Settlement<'_>)],
 ) -> Result<Vec<Settled>, Failure> {
+    loop {
+        // The second time nobody says where messages lie.
+        if let Some(answers) = settle_once(storage, runs).await? {
+            return Ok(answers);
+        }
+    }
+}
+
+/// Answers nothing, and changes nothing, if messages lie elsewhere by now.
+async fn settle_once<D: Dialect>(
+    storage: &SqlStorage<D>,
+    runs: &[(Token, Settlement<'_>)],
+) -> Result<Option<Vec<Settled>>, Failure> {
     let mut session = storage.begin().await?;
     let (mut lanes, now) = lock(storage, &mut session, runs.iter().map(|(token, _)| *token)).await?;
     let mut answers = Vec::with_capacity(runs.len());
@@ -156,10 +184,10 @@ pub(crate) async fn settle<D: Dialect>(
     }
     if parts.is_empty() {
         session.roll_back().await;
-        return Ok(answers);
+        return Ok(Some(answers));
     }
     let mut published = Vec::new();
-    let mut freed = Vec::new();
+    let (mut freed, mut emptied) = (Vec::new(), Vec::new());
     for part in parts {
         let Some(lane) = lanes.get_mut(&part.lane) else { continue };
         let mut not_before = 0;
@@ -168,7 +196,10 @@ pub(crate) async fn settle<D: Dialect>(
                 not_before = now.after(after).as_micros();
             }
             Settlement::HandBack { .. } => {}
-            Settlement::Verdicts(_) if part.messages.is_empty() => published.extend_from_slice(&lane.run),
+            Settlement::Verdicts(_) if part.messages.is_empty() => {
+                published.extend_from_slice(&lane.run);
+                emptied.push((lane.lane, lane.fence));
+            }
             Settlement::Verdicts(verdicts) => {
                 let head_policy = storage.0.settings.head_policy;
                 apply(&mut session, &part.messages, verdicts, head_policy, now, &mut published).await?;
@@ -180,14 +211,70 @@ pub(crate) async fn settle<D: Dialect>(
             _ => free(&mut session, &[(lane.lane, lane.fence)], not_before).await?,
         }
     }
-    if !published.is_empty() {
-        publish(&mut session, &published, &storage.0.settings, now).await?;
-    }
-    if !freed.is_empty() {
-        free(&mut session, &freed, 0).await?;
+    let settings = &storage.0.settings;
+    let is_removed = !settings.keep_published && settings.published_partitions.is_none();
+    if D::HAS_ARRAYS && is_removed && !published.is_empty() && !freed.is_empty() {
+        let spots = spots_of(&storage.0.marks, &emptied, published.len());
+        if !remove_and_free(&mut session, &published, spots, &freed).await? {
+            session.roll_back().await;
+            return Ok(None);
+        }
+    } else {
+        if !published.is_empty() {
+            publish(&mut session, &published, settings, now).await?;
+        }
+        if !freed.is_empty() {
+            free(&mut session, &freed, 0).await?;
+        }
     }
     session.commit().await?;
-    Ok(answers)
+    for (lane, fence) in emptied {
+        storage.0.marks.published(lane, fence);
+    }
+    Ok(Some(answers))
+}
+
+/// Where the messages of these runs lie, if it is known of all `count` of them.
+fn spots_of(marks: &Marks, runs: &[(i64, i64)], count: usize) -> Option<Vec<Spot>> {
+    let mut spots = Vec::with_capacity(count);
+    for (lane, fence) in runs {
+        spots.extend(marks.take_spots(*lane, *fence)?);
+    }
+    (spots.len() == count).then_some(spots)
+}
+
+/// Removes what was published and frees its lanes, in one statement. Answers false if other messages lie where these should, and then it
+/// has to be rolled back.
+async fn remove_and_free<D: Dialect>(
+    session: &mut Session<'_, D>,
+    published: &[i64],
+    spots: Option<Vec<Spot>>,
+    lanes: &[(i64, i64)],
+) -> Result<bool, Failure> {
+    let (free, freeing) = freeing::<D>(lanes, 0);
+    let Some(spots) = spots else {
+        let sql = format!("WITH gone AS (DELETE FROM {{message}} WHERE seq = ANY(?::bigint[])) {free}");
+        let mut arguments = vec![array(published)];
+        arguments.extend(freeing);
+        session.execute(&sql, arguments).await?;
+        return Ok(true);
+    };
+    let mut removed: Vec<(Spot, i64)> = spots.into_iter().zip(published.iter().copied()).collect();
+    removed.sort_unstable();
+    let (spots, places): (Vec<Spot>, Vec<i64>) = removed.into_iter().unzip();
+    let sql = format!(
+        "WITH gone AS (DELETE FROM {{message}} WHERE ctid = ANY(?::text::tid[]) RETURNING seq), freed AS ({free}) \
+         SELECT 1 WHERE (SELECT array_agg(seq) FROM gone) = ?::bigint[]"
+    );
+    let mut arguments = vec![spots_array(&spots)];
+    arguments.extend(freeing);
+    arguments.push(array(&places));
+    Ok(!session.rows(&sql, arguments).await?.is_empty())
+}
+
+fn spots_array(spots: &[Spot]) -> Argument {
+    let spots: Vec<String> = spots.iter().map(|spot| format!("\"{spot}\"")).collect();
+    Argument::Text(format!("{{{}}}", spots.join(",")))
 }
 
 /// Notes the token as settled, and lets go of the lanes.
@@ -196,6 +283,12 @@ async fn free<D: Dialect>(
     lanes: &[(i64, i64)],
     not_before: i64,
 ) -> Result<(), Failure> {
+    let (sql, arguments) = freeing::<D>(lanes, not_before);
+    session.execute_either(&sql, arguments).await?;
+    Ok(())
+}
+
+fn freeing<D: Dialect>(lanes: &[(i64, i64)], not_before: i64) -> (String, Vec<Argument>) {
     let among = lane::among::<D>(lanes);
     // The nonce last: MySQL assigns from left to right.
     let sql = format!(
@@ -205,8 +298,7 @@ async fn free<D: Dialect>(
     );
     let mut arguments = arguments![not_before];
     arguments.extend(among.1);
-    session.execute_either(&sql, arguments).await?;
-    Ok(())
+    (sql, arguments)
 }
 
 async fn publish<D: Dialect>(
@@ -295,7 +387,7 @@ async fn apply<D: Dialect>(
         .filter_map(|(row, _)| row.key.as_deref())
         .collect();
     let mut changes: BTreeMap<Change, Vec<(i64, i64)>> = BTreeMap::new();
-    let mut dues: HashMap<&str, Held> = HashMap::new();
+    let mut dues: HashMap<&Text, Held> = HashMap::new();
     for (row, verdict) in messages.iter().zip(verdicts) {
         let (change, own_due) = match verdict {
             Verdict::Published => {
@@ -323,7 +415,7 @@ async fn apply<D: Dialect>(
                 (Change::Wait { is_suspect: row.state == state::SUSPECT }, now.after(*after).as_micros())
             }
         };
-        let due = match row.key.as_deref() {
+        let due = match row.key.as_ref() {
             None => own_due,
             Some(key) => {
                 let held = dues.entry(key).or_insert(Held { seq: row.seq, due_at: own_due });
@@ -337,7 +429,7 @@ async fn apply<D: Dialect>(
     for (change, messages) in &changes {
         change.store(session, messages).await?;
     }
-    keys::hold_back(session, dues.into_iter().map(|(key, held)| (key.to_owned(), held))).await?;
+    keys::hold_back(session, dues.into_iter().map(|(key, held)| (key.clone(), held))).await?;
     Ok(())
 }
 

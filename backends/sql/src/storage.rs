@@ -3,7 +3,7 @@ use crate::layout::Tables;
 use crate::marks::Marks;
 use crate::session::{Failure, Session, words};
 use crate::settings::{self, Settings};
-use crate::transaction::{retried, within};
+use crate::transaction::{Turns, retried, within};
 use crate::{SqlConfig, claim, error, migrate, settle};
 use pillarbox_core::{
     Admin, Claim, Claimed, Error, Order, Renewed, RepeatedIds, Settled, Settlement, Settlements, Storage,
@@ -27,6 +27,7 @@ pub(crate) struct Shared<D: Dialect> {
     pub(crate) pool: Pool<D>,
     /// Begins a transaction of the outbox's own.
     pub(crate) begin: String,
+    pub(crate) turns: Turns,
     /// What a message has weighed lately, in bytes: it bounds how many are read at once.
     pub(crate) weight: AtomicUsize,
     /// Whether the last claim found something.
@@ -36,6 +37,8 @@ pub(crate) struct Shared<D: Dialect> {
 
 /// The longest run, and the most messages of one claim: a longer one holds its lane up and gains nothing.
 pub(crate) const MAX_RUN: u32 = 1_000;
+/// A connection that was used so lately need not be asked whether it still works.
+const FRESH: Duration = Duration::from_millis(100);
 /// So many runs are settled in one transaction at most.
 const RUNS_PER_CALL: usize = 64;
 
@@ -75,8 +78,12 @@ impl<D: Dialect> SqlStorage<D> {
             .max_connections(connections)
             .acquire_timeout(config.connect_timeout)
             .test_before_acquire(false)
-            .before_acquire(move |connection: &mut D::Connection, _| {
+            .before_acquire(move |connection: &mut D::Connection, meta| {
+                let is_fresh = meta.idle_for < FRESH;
                 Box::pin(async move {
+                    if is_fresh {
+                        return Ok(true);
+                    }
                     match tokio::time::timeout(patience, connection.ping()).await {
                         Ok(answer) => answer.map(|()| true),
                         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
@@ -115,7 +122,8 @@ impl<D: Dialect> SqlStorage<D> {
         let had_work = AtomicBool::new(false);
         let marks = Marks::new();
         let begin = D::begin(&config);
-        Ok(Self(Arc::new(Shared { config, settings, tables, pool, begin, weight, had_work, marks })))
+        let turns = D::BEGIN_READ.map(|_| Arc::default());
+        Ok(Self(Arc::new(Shared { config, settings, tables, pool, begin, turns, weight, had_work, marks })))
     }
 
     /// The outbox's name.
@@ -130,7 +138,7 @@ impl<D: Dialect> SqlStorage<D> {
     }
 
     pub(crate) async fn begin(&self) -> Result<Session<'_, D>, Failure> {
-        Session::begin(self, &self.0.begin).await
+        Session::begin(self, &self.0.turns, &self.0.begin).await
     }
 
     pub(crate) fn now_offset(&self) -> i64 {

@@ -7,8 +7,10 @@ use pillarbox_core::{Error, ErrorKind};
 use sqlx::Pool;
 use sqlx::pool::PoolConnection;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// How often a transaction that collided with others is run before the error is given back.
 const TRIES: u32 = 8;
@@ -23,11 +25,20 @@ const TAKEN_AT_THE_END: &str = "only dropping it takes the connection";
 pub(crate) struct Transaction<D: Dialect> {
     connection: Option<PoolConnection<D>>,
     is_open: bool,
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
+/// Where a database has one writer at a time, those of one handle take turns: the database itself has who waits look again after
+/// milliseconds.
+pub(crate) type Turns = Option<Arc<Mutex<()>>>;
+
 impl<D: Dialect> Transaction<D> {
-    pub(crate) async fn begin(pool: &Pool<D>, statement: &str) -> Result<Self, Failure> {
-        let mut transaction = Self { connection: Some(pool.acquire().await?), is_open: true };
+    pub(crate) async fn begin(pool: &Pool<D>, turns: &Turns, statement: &str) -> Result<Self, Failure> {
+        let turn = match turns {
+            Some(turns) => Some(Arc::clone(turns).lock_owned().await),
+            None => None,
+        };
+        let mut transaction = Self { connection: Some(pool.acquire().await?), is_open: true, turn };
         D::script(&mut transaction, statement.to_owned()).await?;
         Ok(transaction)
     }
@@ -65,6 +76,7 @@ impl<D: Dialect> DerefMut for Transaction<D> {
 impl<D: Dialect> Drop for Transaction<D> {
     fn drop(&mut self) {
         let (Some(mut connection), is_open) = (self.connection.take(), self.is_open) else { return };
+        let turn = self.turn.take();
         let Ok(runtime) = Handle::try_current() else { return connection.close_on_drop() };
         runtime.spawn(async move {
             let end = async {
@@ -81,6 +93,8 @@ impl<D: Dialect> Drop for Transaction<D> {
             if tokio::time::timeout(END_LIMIT, end).await.is_err() {
                 connection.close_on_drop();
             }
+            // Now the next one finds this connection, whose cache of pages no other has made stale.
+            drop(turn);
         });
     }
 }

@@ -2,9 +2,8 @@
 
 use super::Claiming;
 use crate::dialect::Dialect;
-use crate::layout::{LANES, in_list};
 use crate::marks::{above, lanes};
-use crate::session::{Failure, arguments};
+use crate::session::{Failure, arguments, time};
 use pillarbox_core::Timestamp;
 use std::time::Duration;
 
@@ -14,27 +13,21 @@ const MOMENT: Duration = Duration::from_millis(10);
 impl<D: Dialect> Claiming<'_, D> {
     /// Whether it is worth to wait for the database's only writer: not while nothing is due.
     pub(super) async fn has_work(&mut self) -> Result<bool, Failure> {
-        let sql = "SELECT CASE WHEN EXISTS (SELECT 1 FROM {lane} WHERE nonce = ? AND lease_until > ?) OR (? > 0 AND (\
-            EXISTS (SELECT 1 FROM {message} WHERE scheduled_at <= ?) \
-            OR EXISTS (SELECT 1 FROM {lane} WHERE nonce IS NOT NULL AND lease_until <= ?) \
-            OR EXISTS (SELECT 1 FROM {lane} l WHERE nonce IS NULL AND not_before <= ? AND ( \
-                EXISTS (SELECT 1 FROM {message} m WHERE m.line = l.lane) \
-                OR EXISTS (SELECT 1 FROM {message} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at <= ?) \
-                OR EXISTS (SELECT 1 FROM {message} m WHERE m.back = l.lane AND m.state = 6 AND m.due_at <= ?))))) THEN 1 ELSE 0 END";
-        let now = self.now();
-        let nonce = &self.claim.nonce.as_bytes()[..];
-        let rows = self
-            .session
-            .rows(sql, arguments![nonce, now, i64::from(self.claim.limit), now, now, now, now, now])
-            .await?;
-        Ok(rows.first().map(|row| D::int(row, 0)).transpose()?.flatten() == Some(1))
-    }
-
-    /// Whether there are any: mostly not, and then a full claim need not look any further.
-    async fn has_suspects(&mut self) -> Result<bool, Failure> {
-        let lanes = in_list(&(0..LANES).collect::<Vec<_>>());
-        let sql = format!("SELECT 1 FROM {{message}} WHERE back IN ({lanes}) AND state = 6 LIMIT 1");
-        Ok(!self.session.rows(&sql, Vec::new()).await?.is_empty())
+        let sql = format!(
+            "SELECT c.now, CASE WHEN EXISTS (SELECT 1 FROM {{lane}} WHERE nonce = ? AND lease_until > c.now) OR (? > 0 AND (\
+            EXISTS (SELECT 1 FROM {{message}} WHERE scheduled_at <= c.now) \
+            OR EXISTS (SELECT 1 FROM {{lane}} WHERE nonce IS NOT NULL AND lease_until <= c.now) \
+            OR EXISTS (SELECT 1 FROM {{lane}} l WHERE nonce IS NULL AND not_before <= c.now AND ( \
+                EXISTS (SELECT 1 FROM {{message}} m WHERE m.line = l.lane) \
+                OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at <= c.now) \
+                OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.back = l.lane AND m.state = 6 AND m.due_at <= c.now))))) THEN 1 ELSE 0 END \
+            FROM (SELECT {} + ? AS now) c",
+            D::NOW
+        );
+        let (nonce, limit) = (&self.claim.nonce.as_bytes()[..], i64::from(self.claim.limit));
+        let rows = self.session.rows(&sql, arguments![nonce, limit, self.storage.now_offset()]).await?;
+        self.answer.now = time::<D>(&rows)?;
+        Ok(rows.first().map(|row| D::int(row, 1)).transpose()?.flatten() == Some(1))
     }
 
     /// What the claimant should know of what it did not get.
@@ -42,16 +35,18 @@ impl<D: Dialect> Claiming<'_, D> {
         let now = self.now();
         let is_full =
             !self.answer.entries.is_empty() && self.answer.entries.len() >= self.claim.limit as usize;
-        if is_full && !self.has_suspects().await? {
+        // Without suspects a full claim need not look any further.
+        if is_full && !self.has_suspects {
             return Ok(());
         }
         let ((above, marks), (lanes, fences)) = (above::<D>(&self.known), lanes::<D>(&self.known));
+        let in_line = D::in_line("l.lane");
         let sql = format!(
             "SELECT l.lane, CASE WHEN l.nonce IS NULL THEN 0 ELSE 1 END, l.lease_until, l.not_before, \
             (SELECT m.due_at FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 ORDER BY m.due_at LIMIT 1), \
             (SELECT m.due_at FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at > ? ORDER BY m.due_at LIMIT 1), \
             (SELECT m.due_at FROM {{message}} m WHERE m.back = l.lane AND m.state = 6 ORDER BY m.due_at LIMIT 1), \
-            (SELECT m.seq FROM {{message}} m WHERE m.line = l.lane{above} ORDER BY m.seq LIMIT 1), \
+            (SELECT m.seq FROM {{message}} m WHERE {in_line}{above} ORDER BY m.line, m.seq LIMIT 1), \
             (SELECT m.scheduled_at FROM {{message}} m WHERE m.scheduled_at IS NOT NULL ORDER BY m.scheduled_at LIMIT 1) {lanes}"
         );
         let mut arguments = arguments![now];
@@ -90,6 +85,9 @@ impl<D: Dialect> Claiming<'_, D> {
             } else if (has_work || is_held) && !self.seen.contains(&lane) && !self.claim.solo {
                 // Another claim has it locked at this moment, or this one had no room for it.
                 wait_for(self.answer.now.after(MOMENT).as_micros());
+            } else if first.is_some_and(|first| first <= now) && self.not_asked.contains(&lane) {
+                // It came back while this claim took the lane.
+                wait_for(now);
             }
         }
         if self.is_cut_short {

@@ -1,17 +1,18 @@
 //! Claims: one transaction that locks lanes, reads their messages and starts their leases.
 
 mod ahead;
+mod choose;
 
 use crate::SqlStorage;
 use crate::dialect::Dialect;
 use crate::keys::{self, Held};
 use crate::lane::{self, Lane};
 use crate::layout::{LANES, in_list, state};
-use crate::marks::{self, above, lanes};
-use crate::record::{Read, Row};
+use crate::marks::{self, lanes};
+use crate::record::{Read, Row, Spot};
 use crate::session::{Failure, Session, arguments, time};
 use crate::storage::MAX_RUN;
-use pillarbox_core::{Claim, Claimed, Entry, HeadPolicy};
+use pillarbox_core::{Claim, Claimed, Entry, HeadPolicy, Text};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
@@ -23,9 +24,12 @@ const PROMOTED: i64 = 500;
 const DIVERTED: i64 = 1_000;
 
 /// A message may not pass one of its key that is a suspect, or dead and holds the key, or that came back.
-const NOT_BEHIND_A_STOP: &str = "(m.ordering_key IS NULL OR NOT EXISTS (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key AND h.state IN (5, 6) AND h.seq < m.seq))";
-const NOT_BEHIND_ANY: &str = "(m.ordering_key IS NULL OR NOT EXISTS (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key AND h.state IN (2, 5, 6) AND h.seq < m.seq))";
-const KEY_IS_FREE: &str = "(m.ordering_key IS NULL OR (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key LIMIT 1) IS NULL)";
+const NOT_BEHIND_A_STOP: &str = "(m.ordering_key IS NULL OR (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key AND h.state IN (5, 6) AND h.seq < m.seq LIMIT 1) IS NULL)";
+const NOT_BEHIND_ANY: &str = "(m.ordering_key IS NULL OR (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key AND h.state IN (2, 5, 6) AND h.seq < m.seq LIMIT 1) IS NULL)";
+/// Mostly no key is held: that is asked once for all messages. As a value and not as `EXISTS`, which a planner may answer for a whole
+/// table at once.
+const KEY_IS_FREE: &str = "((SELECT 1 FROM {message} h WHERE h.held_key IS NOT NULL LIMIT 1) IS NULL OR m.ordering_key IS NULL \
+    OR (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key LIMIT 1) IS NULL)";
 
 pub(crate) async fn claim<D: Dialect>(storage: &SqlStorage<D>, claim: &Claim) -> Result<Claimed, Failure> {
     // Marks only save time: a claim without them is as right.
@@ -36,14 +40,15 @@ pub(crate) async fn claim<D: Dialect>(storage: &SqlStorage<D>, claim: &Claim) ->
     if let Some(read) = D::BEGIN_READ
         && !storage.0.had_work.load(Ordering::Relaxed)
     {
-        let session = Session::begin(storage, read).await?;
-        let mut claiming = Claiming::begin(storage, session, claim).await?;
+        let session = Session::begin_read(storage, read).await?;
+        let mut claiming = Claiming::new(storage, session, claim);
         if !claiming.has_work().await? {
             return claiming.end().await;
         }
         claiming.session.end_claim(false).await?;
     }
-    let mut claiming = Claiming::begin(storage, storage.begin().await?, claim).await?;
+    let session = Session::begin_claim(storage, &claim.nonce).await?;
+    let mut claiming = Claiming::new(storage, session, claim);
     let (is_repeated, is_scheduled) = claiming.glance().await?;
     if !(is_repeated && claiming.repeat().await?) && claim.limit > 0 {
         if is_scheduled {
@@ -72,37 +77,35 @@ struct Claiming<'a, D: Dialect> {
     changed: bool,
     /// The lanes that were looked at.
     seen: Vec<i64>,
+    /// The lanes of which messages that came back were not read, since none seemed to be due.
+    not_asked: Vec<i64>,
+    /// Whether some key may be held, and whether some message may be a suspect.
+    has_held: bool,
+    has_suspects: bool,
     /// What is known of the lanes on this server.
     known: marks::Known,
     server: i64,
 }
 
 impl<'a, D: Dialect> Claiming<'a, D> {
-    async fn begin(
-        storage: &'a SqlStorage<D>,
-        mut session: Session<'a, D>,
-        claim: &'a Claim,
-    ) -> Result<Self, Failure> {
-        let high = claim.nonce.as_bytes().first_chunk().map_or(0, |high| i64::from_be_bytes(*high));
-        let rows = session.rows(D::CLAIM_START, arguments![storage.now_offset(), high]).await?;
-        let now = time::<D>(&rows)?;
-        let server = match D::WRITERS {
-            Some(_) => rows.first().map(|row| D::int(row, 1)).transpose()?.flatten().unwrap_or_default(),
-            None => 0,
-        };
-        Ok(Self {
+    fn new(storage: &'a SqlStorage<D>, session: Session<'a, D>, claim: &'a Claim) -> Self {
+        let (server, known) = storage.0.marks.last();
+        Self {
             storage,
             session,
             claim,
-            answer: Claimed { now, ..Claimed::default() },
+            answer: Claimed::default(),
             room: claim.limit.min(MAX_RUN) as usize,
             bytes: 0,
             is_cut_short: false,
             changed: false,
             seen: Vec::new(),
-            known: storage.0.marks.known(server),
+            not_asked: Vec::new(),
+            has_held: true,
+            has_suspects: true,
+            known,
             server,
-        })
+        }
     }
 
     /// The mark of a lane.
@@ -123,18 +126,35 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         self.answer.now.as_micros()
     }
 
-    /// Whether runs of this very claim are live, and whether scheduled messages are due: mostly neither.
+    /// Whether runs of this very claim are live, and whether scheduled messages are due: mostly neither. It begins a claim, and so tells
+    /// the time too.
     async fn glance(&mut self) -> Result<(bool, bool), Failure> {
-        let (lanes, mut arguments) = lanes::<D>(&self.known);
-        let sql = format!(
-            "SELECT CASE WHEN EXISTS (SELECT 1 {lanes} WHERE l.nonce = ? AND l.lease_until > ?) THEN 1 ELSE 0 END, \
-             CASE WHEN EXISTS (SELECT 1 FROM {{message}} WHERE scheduled_at <= ?) THEN 1 ELSE 0 END"
-        );
-        let (now, nonce) = (self.now(), &self.claim.nonce.as_bytes()[..]);
-        arguments.extend(arguments![nonce, now, now]);
-        let rows = self.session.rows(&sql, arguments).await?;
-        let Some(row) = rows.first() else { return Ok((false, false)) };
-        Ok((D::int(row, 0)? == Some(1), D::int(row, 1)? == Some(1)))
+        let all = in_list(&(0..LANES).collect::<Vec<_>>());
+        loop {
+            let (lanes, mut arguments) = lanes::<D>(&self.known);
+            let sql = format!(
+                "SELECT c.now, {}, (SELECT 1 {lanes} WHERE l.nonce = ? AND l.lease_until > c.now LIMIT 1), \
+                 (SELECT 1 FROM {{message}} WHERE scheduled_at <= c.now LIMIT 1), \
+                 (SELECT 1 FROM {{message}} WHERE held_key IS NOT NULL LIMIT 1), \
+                 (SELECT 1 FROM {{message}} WHERE back IN ({all}) AND state = 6 LIMIT 1) FROM (SELECT {} + ? AS now) c",
+                D::SERVER,
+                D::NOW
+            );
+            arguments.extend(arguments![&self.claim.nonce.as_bytes()[..], self.storage.now_offset()]);
+            let rows = self.session.rows(&sql, arguments).await?;
+            self.answer.now = time::<D>(&rows)?;
+            let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+            let server = D::int(row, 1)?.unwrap_or_default();
+            if server != self.server {
+                // What was known is of another one.
+                self.known = self.storage.0.marks.known(server);
+                self.server = server;
+                continue;
+            }
+            self.has_held = D::int(row, 4)?.is_some();
+            self.has_suspects = D::int(row, 5)?.is_some();
+            return Ok((D::int(row, 2)?.is_some(), D::int(row, 3)?.is_some()));
+        }
     }
 
     /// The same runs again, for a claimant that did not get the answer.
@@ -177,7 +197,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
             if lanes.is_empty() {
                 return Ok(());
             }
-            for mut lane in lanes {
+            for (mut lane, has_returned) in lanes {
                 self.seen.push(lane.lane);
                 if self.room == 0 || self.bytes >= CLAIM_BYTES {
                     self.is_cut_short = true;
@@ -187,7 +207,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
                 if is_expired {
                     self.strike(&mut lane).await?;
                 }
-                let messages = self.next_run(&lane).await?;
+                let messages = self.next_run(&lane, has_returned || is_expired).await?;
                 if !messages.is_empty() {
                     self.take(&mut lane, messages).await?;
                 } else if is_expired {
@@ -197,46 +217,6 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         }
         self.is_cut_short = true;
         Ok(())
-    }
-
-    /// Locks lanes that are free or whose lease ran out, and that seem to have work: those first that have waited for longest.
-    async fn lock_lanes(&mut self) -> Result<Vec<Lane>, Failure> {
-        let mut not_seen = (String::new(), Vec::new());
-        if D::HAS_ARRAYS {
-            not_seen = ("AND l.lane <> ALL(?::bigint[]) ".to_owned(), vec![marks::array(&self.seen)]);
-        } else if !self.seen.is_empty() {
-            not_seen.0 = format!("AND l.lane NOT IN ({}) ", in_list(&self.seen));
-        }
-        let ((above, marks), (lanes, mut arguments)) = (above::<D>(&self.known), lanes::<D>(&self.known));
-        let is_free = "(l.nonce IS NULL OR l.lease_until <= ?) AND l.not_before <= ?";
-        let candidates = format!(
-            "{lanes} WHERE {is_free} {}\
-             AND (l.nonce IS NOT NULL OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.back = l.lane AND m.state = 2 AND m.due_at <= ?) \
-             OR EXISTS (SELECT 1 FROM {{message}} m WHERE m.line = l.lane{above})) ORDER BY l.claimed_at, l.lane",
-            not_seen.0
-        );
-        let now = self.now();
-        arguments.extend(arguments![now, now]);
-        arguments.extend(not_seen.1);
-        arguments.extend(arguments![now]);
-        arguments.extend(marks);
-        let chosen = if D::LOCKS_BY_LIMIT {
-            candidates
-        } else {
-            // Chosen without locks, and locked one after the other.
-            arguments.extend(arguments![now, now]);
-            format!(
-                "FROM (SELECT l.lane AS place {candidates} LIMIT {LANES}) c STRAIGHT_JOIN {{lane}} l ON l.lane = c.place WHERE {is_free}"
-            )
-        };
-        let sql = format!("SELECT {} {chosen} LIMIT {}{}", lane::COLUMNS, D::LANES_AT_ONCE, D::SKIP_LOCKED);
-        let rows = match self.seen.is_empty() {
-            true => self.session.rows(&sql, arguments).await?,
-            false => self.session.rows_either(&sql, arguments).await?,
-        };
-        let lanes = Lane::read_all::<D>(&rows)?;
-        self.storage.0.marks.see_fences(self.server, lanes.iter().map(|lane| (lane.lane, lane.fence)));
-        Ok(lanes)
     }
 
     /// A claim of this lane ended without an outcome: its messages may be part of runs half as long, and the last of all is buried.
@@ -280,6 +260,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
                 in_list(&seqs)
             );
             let state = if limit == 1 { state::SUSPECT } else { state::CAME_BACK };
+            (self.has_held, self.has_suspects) = (true, true);
             self.session.execute_once(&sql, arguments![state, i64::from(is_charged), limit, now]).await?;
             let held =
                 marked.iter().filter_map(|row| Some((row.key.clone()?, Held { seq: row.seq, due_at: now })));
@@ -293,21 +274,26 @@ impl<'a, D: Dialect> Claiming<'a, D> {
     }
 
     /// What a claim gets from a lane: messages of one suspicion, in order.
-    async fn next_run(&mut self, lane: &Lane) -> Result<Vec<Row>, Failure> {
+    async fn next_run(&mut self, lane: &Lane, has_returned: bool) -> Result<Vec<Row>, Failure> {
         let weight = self.storage.0.weight.load(Ordering::Relaxed).max(1);
         let room = self.room.min((CLAIM_BYTES - self.bytes).div_ceil(weight)).max(1);
         self.is_cut_short |= room < self.room;
         let limit = i64::try_from(room).unwrap_or(i64::MAX);
-        let condition = format!(
-            "WHERE m.back = ? AND m.state = 2 AND m.due_at <= ? AND {NOT_BEHIND_A_STOP} ORDER BY m.due_at, m.seq LIMIT ?"
-        );
-        let arguments = arguments![lane.lane, self.now(), limit];
-        let returned = self.session.messages(Read::All, &condition, arguments, true).await?;
+        let returned = if has_returned {
+            let condition = format!(
+                "WHERE m.back = ? AND m.state = 2 AND m.due_at <= ? AND {NOT_BEHIND_A_STOP} ORDER BY m.due_at, m.seq LIMIT ?"
+            );
+            let arguments = arguments![lane.lane, self.now(), limit];
+            self.session.messages(Read::All, &condition, arguments, true).await?
+        } else {
+            self.not_asked.push(lane.lane);
+            Vec::new()
+        };
         self.is_cut_short |= returned.len() == room;
         let mark = returned.first().and_then(|row| row.run_limit);
         let most = mark.map_or(room, |mark| room.min(mark as usize));
         // Of a key only what stands first: one under another suspicion stops those behind it.
-        let mut stopped: HashSet<String> = HashSet::new();
+        let mut stopped: HashSet<Text> = HashSet::new();
         let mut chosen: Vec<Row> = Vec::new();
         for row in returned {
             let is_stopped = row.key.as_ref().is_some_and(|key| stopped.contains(key));
@@ -325,19 +311,29 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         let odd = usize::from(lane.fence % 2 != 0);
         let reserved = chosen.len().min((room + odd) / 2);
         let wanted = i64::try_from(room - reserved).unwrap_or(i64::MAX);
-        let condition = format!("WHERE m.line = ? AND m.seq >= ? AND {KEY_IS_FREE} ORDER BY m.seq LIMIT ?");
+        let in_line = D::in_line("?");
+        let condition =
+            format!("WHERE {in_line} AND m.seq >= ? AND {KEY_IS_FREE} ORDER BY m.line, m.seq LIMIT ?");
         let arguments = arguments![lane.lane, self.mark(lane), wanted];
         let new = match wanted {
             0 => Vec::new(),
             _ => self.session.messages(Read::New, &condition, arguments, true).await?,
         };
+        let has_more = wanted > 0 && i64::try_from(new.len()) == Ok(wanted);
+        self.storage.0.marks.see_more(self.server, lane.lane, has_more);
+        if let (Some(first), Some(last)) = (new.first(), new.last())
+            && !first.is_some_key_held
+        {
+            let claimed = (lane.lane, lane.fence + 1);
+            self.storage.0.marks.see_row(self.server, &self.known, claimed, first.seq, last.seq);
+        }
         let room_for_returned = room - new.len();
         if chosen.len() > room_for_returned {
             chosen.truncate(room_for_returned);
             self.is_cut_short = true;
         }
         chosen.extend(new);
-        if chosen.len() < room {
+        if chosen.len() < room && self.has_held {
             self.divert(lane).await?;
         }
         Ok(chosen)
@@ -345,9 +341,13 @@ impl<'a, D: Dialect> Claiming<'a, D> {
 
     /// Takes messages of held keys out of the line, so that claims need not pass over them again and again.
     async fn divert(&mut self, lane: &Lane) -> Result<(), Failure> {
-        let condition = "WHERE m.line = ? AND m.seq >= ? AND EXISTS (SELECT 1 FROM {message} h WHERE h.held_key = m.ordering_key) ORDER BY m.seq LIMIT ?";
+        let condition = format!(
+            "WHERE {} AND m.seq >= ? AND (SELECT 1 FROM {{message}} h WHERE h.held_key = m.ordering_key LIMIT 1) IS NOT NULL \
+             ORDER BY m.line, m.seq LIMIT ?",
+            D::in_line("?")
+        );
         let arguments = arguments![lane.lane, self.mark(lane), DIVERTED];
-        let rows = self.session.messages(Read::WithoutPayload, condition, arguments, true).await?;
+        let rows = self.session.messages(Read::WithoutPayload, &condition, arguments, true).await?;
         if rows.is_empty() {
             return Ok(());
         }
@@ -422,7 +422,11 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         lane.lease_until = self.answer.now.after(self.claim.lease).as_micros();
         lane.solo = self.claim.solo;
         lane.run = messages.iter().map(|row| row.seq).collect();
-        self.storage.0.marks.see(self.server, lane.run.iter().copied());
+        self.storage.0.marks.see(self.server, &lane.run);
+        let spots: Option<Vec<Spot>> = messages.iter().map(|row| row.spot).collect();
+        if let Some(spots) = spots {
+            self.storage.0.marks.see_spots(self.server, (lane.lane, lane.fence), spots);
+        }
         lane.store(&mut self.session).await?;
         self.changed = true;
         self.hand_out(lane, messages);

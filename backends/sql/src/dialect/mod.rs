@@ -67,17 +67,16 @@ pub trait Dialect: Database {
     const NOW: &'static str;
     /// What tells the server from one that takes its place; needed with [`WRITERS`](Self::WRITERS) only.
     const SERVER: &'static str = "0";
-    /// A statement that answers the time, and the server where that is needed, and keeps a second claim of one nonce waiting until the
-    /// first has ended. Arguments: the clock's offset and the nonce as a number.
-    const CLAIM_START: &'static str;
+    /// Behind what begins the transaction of a claim: keeps a second claim of one nonce, a number in place of the `@`, waiting until the
+    /// first has ended.
+    const CLAIM_BEGIN: &'static str = "";
     /// Ends a `SELECT` that locks its rows, and leaves out those that others hold.
     const SKIP_LOCKED: &'static str;
     /// Ends a `SELECT` that locks its rows.
     const FOR_UPDATE: &'static str;
-    /// The column `id`, as bytes.
-    const ID: &'static str;
-    /// The column `headers`, as text.
-    const HEADERS: &'static str;
+    /// What is read beside new messages, for [`marks`](crate::marks): whether some key is held, and where the row lies, as bytes, by which
+    /// it is found sooner than by any index for as long as nobody moves it.
+    const BESIDE_NEW: &'static str = "";
     /// An argument that is an id's bytes.
     const ID_ARGUMENT: &'static str;
     /// Stores a setting unless it is there: two arguments.
@@ -90,6 +89,8 @@ pub trait Dialect: Database {
     const LIST: Option<&'static str> = None;
     /// Whether a query that locks rows locks no more than its `LIMIT`, also where it sorts.
     const LOCKS_BY_LIMIT: bool = true;
+    /// Whether a part of a query, its `WITH`, may lock rows.
+    const LOCKS_IN_PARTS: bool = true;
     /// Ends the transaction of a claim, behind `COMMIT` or `ROLLBACK`.
     const CLAIM_END: &'static str = "";
     /// How many lanes a claim locks at a time.
@@ -97,6 +98,8 @@ pub trait Dialect: Database {
     /// A query for the names of the transactions that write to the table of messages, where what was deleted is in the way of later
     /// claims: see [`marks`](crate::marks).
     const WRITERS: Option<&'static str> = None;
+    /// A query for the highest place in the order that was given out, or nothing if this user may not know; needed with [`WRITERS`](Self::WRITERS) only.
+    const GIVEN_OUT: &'static str = "";
     /// Whether it can keep published messages in partitions: see [`partitions`](crate::partitions).
     const HAS_PARTITIONS: bool = false;
     /// Whether a list of places can be one argument, an array.
@@ -138,6 +141,11 @@ pub trait Dialect: Database {
     /// locks, and no other claim gets the lanes.
     fn begin(_: &SqlConfig<Self>) -> String {
         Self::BEGIN.to_owned()
+    }
+    /// The condition that a message `m` waits in a lane, so that its order by lane and place is that of the index for both, and never
+    /// that of the primary key, in which a claim would walk over the messages of all other lanes.
+    fn in_line(lane: &str) -> String {
+        format!("m.line = {lane}")
     }
     /// Says what is unsafe about the server.
     fn check<'c>(connection: &'c mut Self::Connection, place: &'c str) -> BoxFuture<'c, Result<(), Error>>;
@@ -260,6 +268,17 @@ macro_rules! client {
                 Ok(())
             })
         }
+    };
+}
+use client;
+
+/// The methods that read a row, where the client tells the types.
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
+macro_rules! typed_rows {
+    () => {
+        fn int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error> {
+            row.try_get(column)
+        }
 
         fn text(row: &Self::Row, column: usize) -> Result<Option<String>, sqlx::Error> {
             row.try_get(column)
@@ -270,7 +289,8 @@ macro_rules! client {
         }
     };
 }
-use client;
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
+use typed_rows;
 
 /// Adds messages as rows of values, as many in one statement as `most` says.
 #[cfg(any(feature = "sqlite", feature = "mysql"))]

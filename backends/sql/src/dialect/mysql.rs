@@ -1,6 +1,6 @@
 //! MySQL and MariaDB.
 
-use super::{Argument, Dialect, Options, client, insert_rows};
+use super::{Argument, Dialect, Options, client, insert_rows, typed_rows};
 use crate::config::misconfigured;
 use crate::layout::Tables;
 use crate::{SqlConfig, error};
@@ -23,16 +23,15 @@ impl Dialect for MySql {
     // No time zone has a part in it, least of all one that sets its clocks back.
     const NOW: &'static str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
     // The lock belongs to the connection, which ends with a transaction that was dropped.
-    const CLAIM_START: &'static str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) + ?, GET_LOCK(CONCAT('pillarbox ', ?), 5)";
+    const CLAIM_BEGIN: &'static str = "; DO GET_LOCK('pillarbox @', 5)";
     const CLAIM_END: &'static str = "; DO RELEASE_ALL_LOCKS()";
     const BY_PLACE: &'static str = " FORCE INDEX (PRIMARY)";
     const LIST: Option<&'static str> =
         Some("JSON_TABLE('[@]', '$[*]' COLUMNS (place BIGINT PATH '$')) p STRAIGHT_JOIN");
     const LOCKS_BY_LIMIT: bool = false;
+    const LOCKS_IN_PARTS: bool = false;
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
-    const ID: &'static str = "id";
-    const HEADERS: &'static str = "headers";
     const ID_ARGUMENT: &'static str = "?";
     const KEEP_SETTING: &'static str = "INSERT IGNORE INTO {setting} (name, value) VALUES (?, ?)";
     const LANES_AT_ONCE: usize = 4;
@@ -141,9 +140,7 @@ impl Dialect for MySql {
 
     client!();
 
-    fn int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error> {
-        row.try_get(column)
-    }
+    typed_rows!();
 
     fn insert<'c>(
         connection: &'c mut Self::Connection,

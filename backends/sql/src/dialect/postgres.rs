@@ -8,12 +8,27 @@ use crate::record::headers_as_json;
 use crate::session::words;
 use crate::{SqlConfig, error};
 use pillarbox_core::{BoxFuture, Error, Hints, Message, Timestamp};
+use sqlx::error::BoxDynError;
 use sqlx::pool::PoolOptions;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Postgres, Row as _};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, Postgres, Row as _, ValueRef as _};
 use std::str::FromStr as _;
 use std::sync::Arc;
 use tokio::sync::Notify;
+
+/// A value as it came, in the binary format: its type is known from the statement, and what is read as bytes may be a UUID too.
+fn raw<T>(
+    row: &PgRow,
+    column: usize,
+    read: impl FnOnce(&[u8]) -> Result<T, BoxDynError>,
+) -> Result<Option<T>, sqlx::Error> {
+    let value = row.try_get_raw(column)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    let unreadable = |source| sqlx::Error::ColumnDecode { index: column.to_string(), source };
+    value.as_bytes().and_then(read).map(Some).map_err(unreadable)
+}
 
 impl Dialect for Postgres {
     const PRODUCT: &'static str = "PostgreSQL";
@@ -22,12 +37,12 @@ impl Dialect for Postgres {
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
     const BEGIN_READ: Option<&'static str> = None;
     const NOW: &'static str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    const CLAIM_START: &'static str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + ?, (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, pg_advisory_xact_lock(?)";
+    const CLAIM_BEGIN: &'static str = "; SELECT pg_advisory_xact_lock(@)";
     const SERVER: &'static str = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
-    const ID: &'static str = "uuid_send(id)";
-    const HEADERS: &'static str = "headers::text";
+    const BESIDE_NEW: &'static str =
+        ", (SELECT 1 FROM {message} h WHERE h.held_key IS NOT NULL LIMIT 1), tidsend(ctid)";
     const ID_ARGUMENT: &'static str = "encode(?, 'hex')::uuid";
     const KEEP_SETTING: &'static str =
         "INSERT INTO {setting} (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING";
@@ -35,6 +50,8 @@ impl Dialect for Postgres {
     const WRITERS: Option<&'static str> = Some(
         "SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND relation = '{message}'::regclass AND mode = 'RowExclusiveLock' AND granted",
     );
+    const GIVEN_OUT: &'static str = "SELECT CASE WHEN has_sequence_privilege(s.name, 'SELECT') OR has_sequence_privilege(s.name, 'USAGE') \
+        THEN pg_sequence_last_value(s.name::regclass) END FROM (SELECT pg_get_serial_sequence('{message}', 'seq') AS name) s";
     const HAS_PARTITIONS: bool = true;
     const HAS_ARRAYS: bool = true;
     const MIGRATIONS: &'static [&'static str] = &[include_str!("../../migrations/postgres/0001_outbox.sql")];
@@ -83,18 +100,29 @@ impl Dialect for Postgres {
         Ok(options)
     }
 
+    fn in_line(lane: &str) -> String {
+        // Of an array the planner does not know that it has one element, and so that the order by places alone is the same.
+        format!("m.line = ANY(ARRAY[{lane}])")
+    }
+
     fn pool(options: PoolOptions<Self>, _: &SqlConfig<Self>) -> PoolOptions<Self> {
         options
     }
 
     fn begin(config: &SqlConfig<Self>) -> String {
         // For this transaction alone, since those of the application are none of our business. Plans are made while tables are small, and
-        // kept: a whole table is never what these statements should read.
-        let limit = config.response_timeout.as_millis();
+        // kept: a whole table, or all of a lane, is never what these statements should read, whatever the planner takes it for. What they
+        // read is in the order of its index.
+        let settings: Vec<String> = ["seqscan", "bitmapscan", "sort", "hashjoin", "mergejoin"]
+            .iter()
+            .map(|node| format!("set_config('enable_{node}', 'off', true)"))
+            .collect();
         format!(
-            "{}; SET LOCAL idle_in_transaction_session_timeout = {limit}; SET LOCAL enable_seqscan = off; \
-             SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off",
-            Self::BEGIN
+            "{}; SELECT set_config('idle_in_transaction_session_timeout', '{}', true), \
+             set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true), {}",
+            Self::BEGIN,
+            config.response_timeout.as_millis(),
+            settings.join(", ")
         )
     }
 
@@ -138,8 +166,18 @@ impl Dialect for Postgres {
 
     fn int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error> {
         // Literals and `CASE` are of the smaller type.
-        row.try_get::<Option<i64>, _>(column)
-            .or_else(|_| row.try_get::<Option<i32>, _>(column).map(|value| value.map(i64::from)))
+        raw(row, column, |bytes| match bytes.len() {
+            4 => Ok(i64::from(i32::from_be_bytes(bytes.try_into()?))),
+            _ => Ok(i64::from_be_bytes(bytes.try_into()?)),
+        })
+    }
+
+    fn text(row: &Self::Row, column: usize) -> Result<Option<String>, sqlx::Error> {
+        raw(row, column, |bytes| Ok(std::str::from_utf8(bytes)?.to_owned()))
+    }
+
+    fn bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        raw(row, column, |bytes| Ok(bytes.to_vec()))
     }
 
     fn insert<'c>(

@@ -74,7 +74,7 @@ impl Enqueue<Transaction<'_, Postgres>> for SpakkyStorage {
 impl EnqueueAlone for SpakkyStorage {
     fn enqueue_alone<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.retried("enqueue", move || async move {
-            let mut transaction = Own::begin(&self.0.pool, &self.0.begin).await?;
+            let mut transaction = Own::begin(&self.0.pool, &None, &self.0.begin).await?;
             self.insert(&mut transaction, messages).await?;
             transaction.commit("").await
         }))

@@ -186,7 +186,7 @@ impl SpakkyStorage {
     }
 
     async fn begin(&self) -> Result<(Own<Postgres>, Timestamp), Failure> {
-        let mut transaction = Own::begin(&self.0.pool, &self.0.begin).await?;
+        let mut transaction = Own::begin(&self.0.pool, &None, &self.0.begin).await?;
         let now: i64 =
             sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + $1")
                 .bind(self.offset())

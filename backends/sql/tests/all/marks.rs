@@ -73,6 +73,31 @@ async fn messages_behind_the_marks_come_back_in_order() {
     assert_eq!(of_key, expected);
 }
 
+/// Between a claim and its settlement the table is written anew, and other messages lie where the claimed ones lay: those that were
+/// claimed are removed, and no other one.
+#[tokio::test]
+async fn messages_that_moved_are_settled_all_the_same() {
+    let outbox = opened().await;
+    let table = format!("{}_message", outbox.name());
+    for moves in [&[][..], &["UPDATE @ SET attempts = 0"], &["UPDATE @ SET attempts = 0", "VACUUM FULL @"]] {
+        outbox.enqueue_alone(&(0..64).map(|_| message(None)).collect::<Vec<_>>()).await.unwrap();
+        drain(&outbox).await;
+        let (claimed, waiting): (Vec<_>, Vec<_>) =
+            (0..20).map(|_| (message(Some("claimed")), message(Some("claimed")))).unzip();
+        outbox.enqueue_alone(&claimed).await.unwrap();
+        outbox.enqueue_alone(&waiting).await.unwrap();
+        let run = outbox.claim(ask(20)).await.unwrap();
+        for statement in moves {
+            let statement = sqlx::AssertSqlSafe(statement.replace('@', &table));
+            sqlx::raw_sql(statement).execute(outbox.pool()).await.unwrap();
+        }
+        settle_all(&outbox, &run, &Verdict::Published).await;
+        let delivered: Vec<_> = drain(&outbox).await;
+        let expected: Vec<_> = waiting.iter().map(pillarbox_core::Message::id).collect();
+        assert_eq!(delivered, expected, "{moves:?}");
+    }
+}
+
 /// Another server takes the place of the first and has not heard of its last messages: places are given out again, and none is passed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn marks_end_with_their_server() {
