@@ -2,7 +2,8 @@
 
 use crate::MongoStorage;
 use crate::dead::{id_of, redriven};
-use crate::gather::{due_index, whole};
+use crate::gather::{due_index, park as park_of};
+use crate::lanes::{by_document, members_of};
 use crate::layout::{Found, PARKED, READY, read};
 use crate::transaction::{End, Failure};
 use mongodb::bson::raw::RawDocumentBuf;
@@ -71,8 +72,7 @@ impl MongoStorage {
         let map = |failure| self.map(failure, "stats");
         let view = self.look().await?;
         let now = view.now;
-        let claimed: u64 =
-            view.lanes.iter().filter(|lane| lane.held && !lane.done).map(|lane| u64::from(lane.run)).sum();
+        let claimed: u64 = view.lanes.iter().filter(|lane| lane.held).map(|lane| u64::from(lane.run)).sum();
         let lanes: Vec<i64> = view.lanes.iter().map(|lane| i64::from(lane.number)).collect();
         let all = self.0.messages.estimated_document_count().await.map_err(map)?;
         let later = doc! { "lane": { "$in": lanes.clone() }, "at": { "$gt": now.as_micros() } };
@@ -85,8 +85,10 @@ impl MongoStorage {
         let mut parked_claimed = 0;
         for lane in self.whole_lanes(&busy(&view.lanes), "stats").await? {
             if !lane.keys.is_empty() {
-                let filter = doc! { "_id": { "$in": lane.members }, "at": PARKED };
-                parked_claimed += self.0.messages.count_documents(filter).await.map_err(map)?;
+                let mut filter = members_of(&[lane.number], lane.members);
+                filter.insert("at", PARKED);
+                let counting = self.0.messages.count_documents(filter).hint(by_document());
+                parked_claimed += counting.await.map_err(map)?;
             }
         }
         let scheduled = later + parked.saturating_sub(parked_claimed);
@@ -275,7 +277,7 @@ impl MongoStorage {
             (None, PARKED, Some(key)) => {
                 let park = self.0.parked.find_one(doc! { "_id": &**key }).await;
                 let park = park.map_err(|failure| self.map(failure, "get"))?;
-                let until = park.and_then(|park| park.get("until").and_then(whole));
+                let until = park.and_then(|document| Some(park_of(&document)?.1.until));
                 until.filter(|until| *until < i64::MAX).map(|until| until.max(found.wait))
             }
             (None, at, _) if at > READY => Some(at),
@@ -374,7 +376,7 @@ impl MongoStorage {
                 let unblocked = self.0.parked.update_one(filter, update).session(&mut *session).await?;
                 to_head = unblocked.matched_count == 1;
                 if to_head {
-                    freed.push(key.to_owned());
+                    freed.push((found.lane, key.to_owned()));
                     lanes.insert(i64::from(found.lane));
                 }
             }
@@ -391,7 +393,9 @@ impl MongoStorage {
         if !messages.is_empty() {
             self.0.messages.insert_many(messages).session(&mut *session).await?;
         }
-        self.refresh_parks(session, &freed).await?;
+        for (lane, key) in freed {
+            self.refresh_parks(session, lane, &[key]).await?;
+        }
         self.0.dead.delete_many(filter).session(session).await?;
         Ok(End::Commit(letters.len() as u64))
     }

@@ -110,8 +110,8 @@ pub(crate) async fn create(database: &Database, name: &str, wanted: Document) ->
     let updates: Vec<Document> = (0..lanes)
         .map(|lane| {
             let first = doc! {
-                "version": 1_i64, "fence": 0_i64, "held": false, "done": false, "plain": false, "until": 0_i64,
-                "not_before": 0_i64, "run": 0_i64,
+                "version": 1_i64, "fence": 0_i64, "held": false, "plain": false, "until": 0_i64, "not_before": 0_i64,
+                "run": 0_i64,
             };
             doc! { "q": { "_id": lane }, "u": { "$setOnInsert": first }, "upsert": true }
         })

@@ -1,24 +1,23 @@
-//! Settling runs: the plain way for what is published as a whole, a transaction for everything else.
+//! Settling runs, each in one transaction: in few round trips what is published as a whole, message by message everything else.
 
 use crate::MongoStorage;
-use crate::lanes::{Lane, freed, held_by, nonce, now as now_expression};
+use crate::gather::suspects_index;
+use crate::lanes::{Lane, by_document, freed, held_by, members_of, nonce, now as now_expression};
 use crate::transaction::{End, Failure};
 use crate::verdicts::misfit;
 use futures_util::TryFutureExt as _;
 use futures_util::future::try_join_all;
 use mongodb::ClientSession;
-use mongodb::bson::{Bson, doc};
-use mongodb::options::{Acknowledgment, ReturnDocument, WriteConcern};
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::ReturnDocument;
 use pillarbox_core::{Error, Outcome, Settled, Settlement, Settlements, Timestamp, Token, Verdict};
 use std::collections::HashSet;
 use std::time::Duration;
 
 impl MongoStorage {
     pub(crate) async fn settle_runs(&self, settlements: &Settlements) -> Result<Vec<Settled>, Error> {
-        if settlements.len() > 1 {
-            // Of several, none is changed before the lengths of all are known to be right.
-            self.check_lengths(settlements).await?;
-        }
+        // Of several, none is changed before the lengths of all are known to be right.
+        let lanes = if settlements.len() > 1 { self.check_lengths(settlements).await? } else { Vec::new() };
         let mut answers = Vec::with_capacity(settlements.len());
         let mut waiting: Vec<_> = settlements.iter().enumerate().collect();
         while !waiting.is_empty() {
@@ -26,7 +25,22 @@ impl MongoStorage {
             let mut named = HashSet::with_capacity(waiting.len());
             let (now, later): (Vec<_>, Vec<_>) =
                 waiting.into_iter().partition(|(_, (token, _))| named.insert(*token));
-            let runs = now.into_iter().map(|(position, (token, settlement))| {
+            let (together, alone): (Vec<_>, Vec<_>) =
+                now.into_iter().partition(|(_, (token, settlement))| {
+                    let lane = lanes.iter().find(|lane| lane.is_held_by(token));
+                    lane.is_some_and(|lane| lane.plain) && is_published(settlement)
+                });
+            let tokens: Vec<Token> = together.iter().map(|(_, (token, _))| *token).collect();
+            let (at, alone) = if tokens.len() > 1 && self.publish_together(&tokens, &lanes).await? {
+                (lanes.first().map(|lane| self.time_of(lane)), alone)
+            } else {
+                (None, together.iter().chain(&alone).copied().collect())
+            };
+            if let Some(at) = at {
+                let applied = Settled { outcome: Outcome::Applied, at };
+                answers.extend(together.iter().map(|(position, _)| (*position, applied)));
+            }
+            let runs = alone.into_iter().map(|(position, (token, settlement))| {
                 self.settle_run(token, settlement).map_ok(move |settled| (position, settled))
             });
             answers.extend(try_join_all(runs).await?);
@@ -36,7 +50,8 @@ impl MongoStorage {
         Ok(answers.into_iter().map(|(_, settled)| settled).collect())
     }
 
-    async fn check_lengths(&self, settlements: &Settlements) -> Result<(), Error> {
+    /// Answers the lanes that these settlements name.
+    async fn check_lengths(&self, settlements: &Settlements) -> Result<Vec<Lane>, Error> {
         let numbers: Vec<u16> =
             settlements.iter().filter_map(|(token, _)| u16::try_from(token.unit).ok()).collect();
         let lanes = self.whole_lanes(&numbers, "settle").await?;
@@ -48,77 +63,95 @@ impl MongoStorage {
                 return Err(misfit(&token, lane.run, verdicts.len()));
             }
         }
-        Ok(())
+        Ok(lanes)
     }
 
     async fn settle_run(&self, token: Token, settlement: Settlement<'_>) -> Result<Settled, Error> {
-        match settlement {
-            Settlement::HandBack { after } => {
-                if let Some(at) = self.hand_back(&token, after).await? {
-                    return Ok(Settled { outcome: Outcome::Applied, at });
-                }
+        let at = match settlement {
+            Settlement::HandBack { after } => self.hand_back(&token, after).await?,
+            Settlement::Verdicts(verdicts) if is_published(&settlement) => {
+                self.publish(&token, verdicts.len()).await?
             }
-            Settlement::Verdicts(verdicts) => {
-                if verdicts.iter().all(|verdict| *verdict == Verdict::Published)
-                    && let Some(at) = self.publish(&token, verdicts.len()).await?
-                {
-                    return Ok(Settled { outcome: Outcome::Applied, at });
-                }
-            }
+            Settlement::Verdicts(_) => None,
+        };
+        match at {
+            Some(at) => Ok(Settled { outcome: Outcome::Applied, at }),
+            None => self.settle_slowly(token, settlement).await,
         }
-        self.settle_slowly(token, settlement).await
     }
 
     /// Settles a run whose messages are all published, if it is a plain one and the token is current.
     ///
-    /// Three writes, of which only the last waits for the majority: it was made after the others, so it covers them. After the first
-    /// one the run is settled, and whoever finds it so deletes the rest. Ids are never used twice, so that a late deletion deletes
-    /// nothing but what was published.
+    /// A transaction, although it costs more round trips than to delete and then to free: its deletions are one entry of the
+    /// oplog instead of one each, so that they are cheaper, and no failover comes between.
     async fn publish(&self, token: &Token, count: usize) -> Result<Option<Timestamp>, Error> {
-        let mut filter = held_by(token);
-        filter.insert("plain", true);
-        filter.insert("run", i64::try_from(count).unwrap_or(i64::MAX));
-        let update = vec![doc! { "$set": {
-            "version": { "$add": ["$version", 1_i64] },
-            "done": true,
-            "settled_fence": "$fence",
-            "settled_nonce": "$nonce",
-            "at": now_expression(self.0.config.clock_offset()),
-        } }];
-        let settled = self
-            .0
-            .lanes
-            .find_one_and_update(filter, update)
-            .projection(doc! { "members": 1, "at": 1 })
-            .return_document(ReturnDocument::After)
-            .write_concern(first_node())
-            .await
-            .map_err(|failure| self.map(failure, "settle"))?;
-        let Some(settled) = settled else { return Ok(None) };
-        let at = settled.get_i64("at").map(Timestamp::from_micros).unwrap_or_default();
-        let members = Lane::read(&settled).map(|lane| lane.members).unwrap_or_default();
-        // Else somebody was faster at it after the lease had run out, or the first write was lost in a failover: the lane tells.
-        Ok(self.roll_forward(token, members).await?.then_some(at))
+        let mut transaction = self.transaction("settle").await?;
+        loop {
+            transaction.start().await?;
+            let work = self.publish_within(&mut transaction.session, token, count).await;
+            if let Some(at) = transaction.end(work).await? {
+                return Ok(at);
+            }
+        }
     }
 
-    /// Deletes what a settled run has published, and frees its lane. Answers whether the lane was still settled by this token.
-    async fn roll_forward(&self, token: &Token, members: Vec<Bson>) -> Result<bool, Error> {
-        let map = |failure| self.map(failure, "settle");
-        let filter = doc! { "_id": { "$in": members } };
-        self.0.messages.delete_many(filter).write_concern(first_node()).await.map_err(map)?;
-        let mut filter = held_by(token);
-        filter.insert("done", true);
-        let update = doc! { "$set": freed(), "$inc": { "version": 1_i64 } };
-        let freed = self.0.lanes.update_one(filter, update).await.map_err(map)?;
-        Ok(freed.matched_count == 1)
+    async fn publish_within(
+        &self,
+        session: &mut ClientSession,
+        token: &Token,
+        count: usize,
+    ) -> Result<End<Option<Timestamp>>, Failure> {
+        let number = u16::try_from(token.unit).unwrap_or(u16::MAX);
+        let lane = self.lane(session, number).await?;
+        // Else it is settled already, or somebody has taken it after the lease had run out, or it needs more than this.
+        let plain = |lane: &Lane| lane.is_held_by(token) && lane.plain && lane.run as usize == count;
+        let Some(lane) = lane.filter(plain) else { return Ok(End::Abort(None)) };
+        let update = vec![doc! { "$set": settled() }];
+        self.0.lanes.update_one(held_by(token), update).session(&mut *session).await?;
+        let at = self.time_of(&lane);
+        let deleting = self.0.messages.delete_many(members_of(&[number], lane.members));
+        deleting.hint(by_document()).session(session).await?;
+        Ok(End::Commit(Some(at)))
+    }
+
+    /// Settles several plain runs whose messages are all published in one transaction. Answers whether it did: a token may
+    /// have become stale since its lane was read.
+    async fn publish_together(&self, tokens: &[Token], lanes: &[Lane]) -> Result<bool, Error> {
+        let current = |lane: &&Lane| tokens.iter().any(|token| lane.is_held_by(token));
+        let numbers: Vec<u16> = lanes.iter().filter(current).map(|lane| lane.number).collect();
+        // While its token is current a lane has these members and no others.
+        let members: Vec<Bson> =
+            lanes.iter().filter(current).flat_map(|lane| lane.members.iter().cloned()).collect();
+        let update = |token| doc! { "q": held_by(token), "u": [{ "$set": settled() }] };
+        let updates: Vec<Document> = tokens.iter().map(update).collect();
+        let mut transaction = self.transaction("settle").await?;
+        loop {
+            transaction.start().await?;
+            let filter = members_of(&numbers, members.clone());
+            let work = self.publish_all_within(&mut transaction.session, &updates, filter).await;
+            if let Some(done) = transaction.end(work).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn publish_all_within(
+        &self,
+        session: &mut ClientSession,
+        updates: &[Document],
+        members: Document,
+    ) -> Result<End<bool>, Failure> {
+        self.begin(session).await?;
+        if self.update_all(session, self.0.lanes.name(), updates).await? != updates.len() as u64 {
+            return Ok(End::Abort(false));
+        }
+        self.0.messages.delete_many(members).hint(by_document()).session(session).await?;
+        Ok(End::Commit(true))
     }
 
     async fn hand_back(&self, token: &Token, after: Duration) -> Result<Option<Timestamp>, Error> {
         let now = now_expression(self.0.config.clock_offset());
-        let mut set = freed();
-        set.insert("version", doc! { "$add": ["$version", 1_i64] });
-        set.insert("settled_fence", "$fence");
-        set.insert("settled_nonce", "$nonce");
+        let mut set = settled();
         set.insert("at", now.clone());
         set.insert("not_before", doc! { "$add": [now, crate::lanes::micros(after)] });
         let settled = self
@@ -132,41 +165,37 @@ impl MongoStorage {
         Ok(settled.map(|settled| settled.get_i64("at").map(Timestamp::from_micros).unwrap_or_default()))
     }
 
-    /// Settles a run in a transaction, or finds out why it cannot be settled.
+    /// Settles a run message by message, or finds out why it cannot be settled.
     async fn settle_slowly(&self, token: Token, settlement: Settlement<'_>) -> Result<Settled, Error> {
         let mut transaction = self.transaction("settle").await?;
-        let (settled, left) = loop {
+        let settled = loop {
             transaction.start().await?;
             let work = self.settle_within(&mut transaction.session, &token, settlement).await;
             if let Some(done) = transaction.end(work).await? {
                 break done;
             }
         };
-        if let Some(members) = left {
-            self.roll_forward(&token, members).await?;
-        }
         match settled {
             Some(settled) => Ok(settled),
             None => Ok(Settled { outcome: Outcome::Fenced, at: self.server_time("settle").await? }),
         }
     }
 
-    /// Answers the settlement, and what its settler had published and not deleted.
+    /// `None` where there is no such lane.
     async fn settle_within(
         &self,
         session: &mut ClientSession,
         token: &Token,
         settlement: Settlement<'_>,
-    ) -> Result<End<(Option<Settled>, Option<Vec<Bson>>)>, Failure> {
+    ) -> Result<End<Option<Settled>>, Failure> {
         let number = u16::try_from(token.unit).unwrap_or(u16::MAX);
-        let Some(lane) = self.lane(session, number).await? else { return Ok(End::Abort((None, None))) };
+        let Some(lane) = self.lane(session, number).await? else { return Ok(End::Abort(None)) };
         let at = self.time_of(&lane);
         if !lane.is_held_by(token) {
             let again = lane.was_settled_by(token);
             let outcome = if again { Outcome::AlreadyApplied } else { Outcome::Fenced };
-            let left = (again && lane.done).then_some(lane.members);
             // A commit at the majority waits until what was read is safe too: no failover takes this answer back.
-            return Ok(End::Commit((Some(Settled { outcome, at }), left)));
+            return Ok(End::Commit(Some(Settled { outcome, at })));
         }
         let mut suspects = lane.suspects;
         let mut update = freed();
@@ -175,7 +204,8 @@ impl MongoStorage {
                 self.apply(session, &lane, token, verdicts, at).await?;
                 if lane.solo {
                     let left = doc! { "lane": i64::from(number), "suspect": true };
-                    suspects = self.0.messages.find_one(left).session(&mut *session).await?.is_some();
+                    let finding = self.0.messages.find_one(left).hint(suspects_index());
+                    suspects = finding.session(&mut *session).await?.is_some();
                 }
             }
             Settlement::HandBack { after } => {
@@ -189,11 +219,19 @@ impl MongoStorage {
         filter.insert("version", lane.version);
         let update = doc! { "$set": update, "$inc": { "version": 1_i64 } };
         self.0.lanes.update_one(filter, update).session(session).await?;
-        Ok(End::Commit((Some(Settled { outcome: Outcome::Applied, at }), None)))
+        Ok(End::Commit(Some(Settled { outcome: Outcome::Applied, at })))
     }
 }
 
-/// Acknowledged by the primary alone.
-fn first_node() -> WriteConcern {
-    WriteConcern::builder().w(Acknowledgment::Nodes(1)).build()
+/// What settles a lane for whoever holds it, as the fields of a `$set` in a pipeline.
+fn settled() -> Document {
+    let mut set = freed();
+    set.insert("version", doc! { "$add": ["$version", 1_i64] });
+    set.insert("settled_fence", "$fence");
+    set.insert("settled_nonce", "$nonce");
+    set
+}
+
+fn is_published(settlement: &Settlement<'_>) -> bool {
+    matches!(settlement, Settlement::Verdicts(verdicts) if verdicts.iter().all(|verdict| *verdict == Verdict::Published))
 }

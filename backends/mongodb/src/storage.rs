@@ -1,7 +1,7 @@
 use crate::config::MongoConfig;
 use crate::settings::{self, Settings};
+use crate::turns::Turns;
 use crate::{checks, error, schema};
-use mongodb::bson::Document;
 use mongodb::bson::raw::RawDocumentBuf;
 use mongodb::options::{ClientOptions, CollectionOptions, ReadPreference, SelectionCriteria, WriteConcern};
 use mongodb::{Client, Collection, Database};
@@ -26,9 +26,10 @@ pub(crate) struct Shared {
     pub(crate) place: String,
     pub(crate) messages: Collection<RawDocumentBuf>,
     pub(crate) lanes: Collection<RawDocumentBuf>,
-    pub(crate) parked: Collection<Document>,
+    pub(crate) parked: Collection<RawDocumentBuf>,
     pub(crate) dead: Collection<RawDocumentBuf>,
     pub(crate) published: Collection<RawDocumentBuf>,
+    pub(crate) turns: Turns,
 }
 
 /// The longest run, and the most messages of one claim.
@@ -113,6 +114,7 @@ impl MongoStorage {
             parked: collection(&database, &config.name, "parked"),
             dead: collection(&database, &config.name, "dead"),
             published: collection(&database, &config.name, "published"),
+            turns: Turns::default(),
             config,
             settings,
             client,

@@ -2,6 +2,7 @@
 
 use crate::MongoStorage;
 use crate::error;
+use crate::gather::whole;
 use mongodb::ClientSession;
 use mongodb::bson::{Document, doc};
 use mongodb::error::{Error as ClientError, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
@@ -38,6 +39,15 @@ impl From<Error> for Failure {
 pub(crate) enum End<T> {
     Commit(T),
     Abort(T),
+}
+
+impl<T> End<T> {
+    pub(crate) fn some(self) -> End<Option<T>> {
+        match self {
+            Self::Commit(done) => End::Commit(Some(done)),
+            Self::Abort(done) => End::Abort(Some(done)),
+        }
+    }
 }
 
 /// A transaction that reads one snapshot and commits at the majority. It is run in a loop, of [`start`](Self::start), the work
@@ -108,13 +118,21 @@ impl MongoStorage {
         Ok(Transaction { session, outbox: self, operation, tries: 0 })
     }
 
-    /// Runs several updates of one collection in one command.
+    /// Reads something, before a transaction writes for the first time. The client ends the transaction of a session that is dropped only
+    /// once its first operation was answered; if that one wrote, the document would stay locked until the server gives the transaction up.
+    pub(crate) async fn begin(&self, session: &mut ClientSession) -> Result<(), Failure> {
+        self.lane(session, 0).await?;
+        Ok(())
+    }
+
+    /// Runs several updates of one collection in one command. Answers how many documents matched, or were made.
     pub(crate) async fn update_all(
         &self,
         session: &mut ClientSession,
         collection: &str,
         updates: &[Document],
-    ) -> Result<(), Failure> {
+    ) -> Result<u64, Failure> {
+        let mut matched = 0;
         for updates in updates.chunks(500) {
             let command = doc! { "update": collection, "updates": updates.to_vec(), "ordered": true };
             let answer = self.0.database.run_command(command).session(&mut *session).await?;
@@ -124,8 +142,10 @@ impl MongoStorage {
                     .not_applied()
                     .into());
             }
+            let count = answer.get("n").and_then(whole).unwrap_or_default();
+            matched += u64::try_from(count).unwrap_or_default();
         }
-        Ok(())
+        Ok(matched)
     }
 
     pub(crate) fn map(&self, failure: ClientError, operation: &'static str) -> Error {
