@@ -2,7 +2,7 @@
 
 use crate::MongoStorage;
 use crate::dead::{id_of, redriven};
-use crate::gather::{due_index, park as park_of};
+use crate::gather::{behind_index, due_index, park as park_of, scheduled_index};
 use crate::lanes::{by_document, members_of};
 use crate::layout::{Found, PARKED, READY, read};
 use crate::transaction::{End, Failure};
@@ -76,8 +76,14 @@ impl MongoStorage {
         let lanes: Vec<i64> = view.lanes.iter().map(|lane| i64::from(lane.number)).collect();
         let all = self.0.messages.estimated_document_count().await.map_err(map)?;
         let later = doc! { "lane": { "$in": lanes.clone() }, "at": { "$gt": now.as_micros() } };
-        let later =
-            self.0.messages.count_documents(later).hint(due_index()).limit(COUNTED).await.map_err(map)?;
+        let later = self
+            .0
+            .messages
+            .count_documents(later)
+            .hint(scheduled_index())
+            .limit(COUNTED)
+            .await
+            .map_err(map)?;
         let parked = doc! { "lane": { "$in": lanes.clone() }, "at": PARKED };
         let parked =
             self.0.messages.count_documents(parked).hint(due_index()).limit(COUNTED).await.map_err(map)?;
@@ -259,12 +265,18 @@ impl MongoStorage {
     /// Dead letters and waiting messages with this id.
     async fn by_id(&self, id: MessageId) -> Result<Vec<Stored>, Error> {
         let id = || Binary { subtype: BinarySubtype::Uuid, bytes: id.to_bytes().to_vec() };
-        let sort = doc! {};
-        let waiting = doc! { "id": id(), "at": { "$gt": READY } };
-        let behind = doc! { "id": id(), "at": PARKED };
-        let mut documents = self.read_page(&self.0.messages, waiting, sort.clone(), PAGE, "get").await?;
-        documents.extend(self.read_page(&self.0.messages, behind, sort.clone(), PAGE, "get").await?);
-        documents.extend(self.read_page(&self.0.dead, doc! { "id": id() }, sort, PAGE, "get").await?);
+        let map = |failure| self.map(failure, "get");
+        let dead = doc! { "id": id() };
+        let mut documents = self.read_page(&self.0.dead, dead, doc! {}, PAGE, "get").await?;
+        let lanes: Vec<i64> = (0..self.lanes()).map(i64::from).collect();
+        let waiting = doc! { "lane": { "$in": lanes }, "at": { "$gt": READY }, "id": id() };
+        let behind = doc! { "at": PARKED, "id": id() };
+        for (filter, index) in [(waiting, scheduled_index()), (behind, behind_index())] {
+            let mut cursor = self.0.messages.find(filter).hint(index).limit(PAGE).await.map_err(map)?;
+            while cursor.advance().await.map_err(map)? {
+                documents.push(cursor.current().to_owned());
+            }
+        }
         let mut stored = Vec::with_capacity(documents.len());
         for document in documents {
             stored.push(self.stored(read(document)).await?);
@@ -327,7 +339,9 @@ impl MongoStorage {
             let changed = if dry_run || matching.is_empty() {
                 matching.len() as u64
             } else {
-                self.in_time(change.name(), self.change_letters(change, &matching)).await?
+                let outbox = self.clone();
+                let changing = async move { outbox.change_letters(change, &matching).await };
+                self.to_the_end(change.name(), changing).await?
             };
             affected.count += changed;
             if affected.more || next.is_none() {

@@ -145,7 +145,7 @@ impl MongoStorage {
     async fn take(&self, pick: Pick, claim: &Claim) -> Result<Option<(Run, Vec<Entry>)>, Error> {
         let Pick { lane, mut version, found, keys, diverted } = pick;
         if !diverted.is_empty() {
-            if !self.divert(lane, version, &diverted).await? {
+            if !self.divert(lane, version, diverted).await? {
                 return Ok(None);
             }
             version += 1;

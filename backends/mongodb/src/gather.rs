@@ -277,7 +277,7 @@ impl MongoStorage {
         let limit = i64::try_from(room).unwrap_or(i64::MAX);
         let at = doc! { "$gt": READY, "$lte": now.as_micros() };
         let filter = doc! { "lane": { "$in": lanes.to_vec() }, "at": at };
-        let find = Find { filter, sort: doc! { "at": 1, "seq": 1 }, limit, hint: Some(due_index()) };
+        let find = Find { filter, sort: doc! { "at": 1, "seq": 1 }, limit, hint: Some(scheduled_index()) };
         let mut found = self.find(session, find).await?;
         found.retain(|found| !found.is_suspect());
         Ok(found)
@@ -377,14 +377,18 @@ impl MongoStorage {
                 "u": { "$set": { "at": READY }, "$currentDate": { "seq": { "$type": "timestamp" } } },
             });
         }
-        let mut transaction = self.transaction("claim").await?;
-        loop {
-            transaction.start().await?;
-            let work = self.promote_all(&mut transaction.session, &lanes, &updates).await;
-            if let Some(done) = transaction.end(work).await? {
-                return Ok(if done { updates.len() } else { 0 });
+        let outbox = self.clone();
+        let promoting = async move {
+            let mut transaction = outbox.transaction("claim").await?;
+            loop {
+                transaction.start().await?;
+                let work = outbox.promote_all(&mut transaction.session, &lanes, &updates).await;
+                if let Some(done) = transaction.end(work).await? {
+                    return Ok(if done { updates.len() } else { 0 });
+                }
             }
-        }
+        };
+        self.to_the_end("claim", promoting).await
     }
 
     async fn promote_all(
@@ -393,7 +397,6 @@ impl MongoStorage {
         lanes: &BTreeMap<u16, i64>,
         updates: &[Document],
     ) -> Result<End<bool>, Failure> {
-        self.begin(session).await?;
         for (lane, version) in lanes {
             if !self.touch(session, *lane, *version).await? {
                 return Ok(End::Abort(false));
@@ -404,15 +407,19 @@ impl MongoStorage {
     }
 
     /// Moves messages out of the way of a lane whose keys are parked. Answers whether the lane was as it had been read.
-    pub(crate) async fn divert(&self, lane: u16, version: i64, ids: &[Bson]) -> Result<bool, Error> {
-        let mut transaction = self.transaction("claim").await?;
-        loop {
-            transaction.start().await?;
-            let work = self.divert_all(&mut transaction.session, lane, version, ids).await;
-            if let Some(done) = transaction.end(work).await? {
-                return Ok(done);
+    pub(crate) async fn divert(&self, lane: u16, version: i64, ids: Vec<Bson>) -> Result<bool, Error> {
+        let outbox = self.clone();
+        let diverting = async move {
+            let mut transaction = outbox.transaction("claim").await?;
+            loop {
+                transaction.start().await?;
+                let work = outbox.divert_all(&mut transaction.session, lane, version, &ids).await;
+                if let Some(done) = transaction.end(work).await? {
+                    return Ok(done);
+                }
             }
-        }
+        };
+        self.to_the_end("claim", diverting).await
     }
 
     async fn divert_all(
@@ -422,7 +429,6 @@ impl MongoStorage {
         version: i64,
         ids: &[Bson],
     ) -> Result<End<bool>, Failure> {
-        self.begin(session).await?;
         if !self.touch(session, lane, version).await? {
             return Ok(End::Abort(false));
         }
@@ -460,7 +466,7 @@ impl MongoStorage {
         }
         let lanes: Vec<i64> = view.lanes.iter().map(|lane| i64::from(lane.number)).collect();
         let filter = doc! { "lane": { "$in": lanes.clone() }, "at": { "$gt": now } };
-        let find = Find { filter, sort: doc! { "at": 1 }, limit: 1, hint: Some(due_index()) };
+        let find = Find { filter, sort: doc! { "at": 1 }, limit: 1, hint: Some(scheduled_index()) };
         for found in self.find(&mut view.session, find).await? {
             wait_for(found.at);
         }
@@ -488,13 +494,18 @@ pub(crate) fn due_index() -> Hint {
     Hint::Keys(doc! { "lane": 1, "at": 1, "seq": 1 })
 }
 
+/// What has a due time, with none of the new messages between.
+pub(crate) fn scheduled_index() -> Hint {
+    Hint::Keys(doc! { "lane": 1, "at": 1, "seq": 1, "id": 1 })
+}
+
 pub(crate) fn suspects_index() -> Hint {
     Hint::Keys(doc! { "lane": 1, "suspect": 1, "seq": 1 })
 }
 
 /// What waits behind parked keys.
 pub(crate) fn behind_index() -> Hint {
-    Hint::Keys(doc! { "key": 1, "seq": 1 })
+    Hint::Keys(doc! { "key": 1, "seq": 1, "id": 1 })
 }
 
 /// A parked key, if that is what a document is.

@@ -32,7 +32,11 @@ impl MongoStorage {
     /// Ends the leases of these lanes that have run out.
     pub(crate) async fn reap(&self, lanes: &[u16], now: Timestamp) -> Result<Reaped, Error> {
         let mut reaped = Reaped::default();
-        let outcomes = join_all(lanes.iter().map(|lane| self.reap_lane(*lane, now))).await;
+        let reaping = lanes.iter().map(|lane| {
+            let (outbox, lane) = (self.clone(), *lane);
+            self.to_the_end("claim", async move { outbox.reap_lane(lane, now).await })
+        });
+        let outcomes = join_all(reaping).await;
         for (lane, outcome) in lanes.iter().zip(outcomes) {
             match outcome? {
                 Some(buried) => reaped.buried += buried,
@@ -135,12 +139,24 @@ impl MongoStorage {
         session: &mut ClientSession,
         lane: u16,
     ) -> Result<Option<Lane>, mongodb::error::Error> {
+        Ok(self.lanes_within(session, &[lane]).await?.pop())
+    }
+
+    pub(crate) async fn lanes_within(
+        &self,
+        session: &mut ClientSession,
+        lanes: &[u16],
+    ) -> Result<Vec<Lane>, mongodb::error::Error> {
+        let numbers: Vec<i64> = lanes.iter().copied().map(i64::from).collect();
         let pipeline =
-            [doc! { "$match": { "_id": i64::from(lane) } }, doc! { "$addFields": { "now": "$$NOW" } }];
-        let finding = self.0.lanes.aggregate(pipeline).with_type::<RawDocumentBuf>();
+            [doc! { "$match": { "_id": { "$in": numbers } } }, doc! { "$addFields": { "now": "$$NOW" } }];
+        let finding = self.0.lanes.aggregate(pipeline).with_type::<RawDocumentBuf>().batch_size(1_000);
         let mut cursor = finding.session(&mut *session).await?;
-        let document = cursor.next(session).await.transpose()?;
-        Ok(document.as_deref().and_then(Lane::read))
+        let mut lanes = Vec::with_capacity(lanes.len());
+        while let Some(document) = cursor.next(session).await {
+            lanes.extend(Lane::read(&document?));
+        }
+        Ok(lanes)
     }
 
     /// Looks at parked keys of which a run had messages: frees those behind which nothing waits any more, and lets the others be

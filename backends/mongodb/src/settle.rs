@@ -8,7 +8,7 @@ use crate::verdicts::misfit;
 use futures_util::TryFutureExt as _;
 use futures_util::future::try_join_all;
 use mongodb::ClientSession;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Document, doc};
 use mongodb::options::ReturnDocument;
 use pillarbox_core::{Error, Outcome, Settled, Settlement, Settlements, Timestamp, Token, Verdict};
 use std::collections::HashSet;
@@ -16,81 +16,63 @@ use std::time::Duration;
 
 impl MongoStorage {
     pub(crate) async fn settle_runs(&self, settlements: &Settlements) -> Result<Vec<Settled>, Error> {
-        // Of several, none is changed before the lengths of all are known to be right.
-        let lanes = if settlements.len() > 1 { self.check_lengths(settlements).await? } else { Vec::new() };
-        let mut answers = Vec::with_capacity(settlements.len());
-        let mut waiting: Vec<_> = settlements.iter().enumerate().collect();
+        let mut answers: Vec<Option<Settled>> = vec![None; settlements.len()];
+        // What names a run again waits for the one before it: side by side, any of them could be the first.
+        let mut named = HashSet::with_capacity(settlements.len());
+        let firsts: Vec<bool> = settlements.iter().map(|(token, _)| named.insert(token)).collect();
+        let is_plain =
+            |(first, (_, settlement)): &(&bool, (Token, Settlement<'_>))| **first && is_published(settlement);
+        if firsts.iter().zip(settlements.iter()).any(|one| is_plain(&one)) {
+            let at = self.publish(settlements, &firsts).await?;
+            answers = at.into_iter().map(|at| Some(Settled { outcome: Outcome::Applied, at: at? })).collect();
+        } else if settlements.len() > 1 {
+            // Of several, none is changed before the lengths of all are known to be right.
+            let lanes = self.whole_lanes(&numbers_of(settlements), "settle").await?;
+            check_lengths(settlements, &lanes)?;
+        }
+        let mut waiting: Vec<_> =
+            settlements.iter().enumerate().filter(|(position, _)| answers[*position].is_none()).collect();
         while !waiting.is_empty() {
-            // What names a run again waits for the one before it: side by side, any of them could be the first.
             let mut named = HashSet::with_capacity(waiting.len());
             let (now, later): (Vec<_>, Vec<_>) =
                 waiting.into_iter().partition(|(_, (token, _))| named.insert(*token));
-            let (together, alone): (Vec<_>, Vec<_>) =
-                now.into_iter().partition(|(_, (token, settlement))| {
-                    let lane = lanes.iter().find(|lane| lane.is_held_by(token));
-                    lane.is_some_and(|lane| lane.plain) && is_published(settlement)
-                });
-            let tokens: Vec<Token> = together.iter().map(|(_, (token, _))| *token).collect();
-            let (at, alone) = if tokens.len() > 1 && self.publish_together(&tokens, &lanes).await? {
-                (lanes.first().map(|lane| self.time_of(lane)), alone)
-            } else {
-                (None, together.iter().chain(&alone).copied().collect())
-            };
-            if let Some(at) = at {
-                let applied = Settled { outcome: Outcome::Applied, at };
-                answers.extend(together.iter().map(|(position, _)| (*position, applied)));
-            }
-            let runs = alone.into_iter().map(|(position, (token, settlement))| {
+            let runs = now.into_iter().map(|(position, (token, settlement))| {
                 self.settle_run(token, settlement).map_ok(move |settled| (position, settled))
             });
-            answers.extend(try_join_all(runs).await?);
+            for (position, settled) in try_join_all(runs).await? {
+                answers[position] = Some(settled);
+            }
             waiting = later;
         }
-        answers.sort_unstable_by_key(|(position, _)| *position);
-        Ok(answers.into_iter().map(|(_, settled)| settled).collect())
-    }
-
-    /// Answers the lanes that these settlements name.
-    async fn check_lengths(&self, settlements: &Settlements) -> Result<Vec<Lane>, Error> {
-        let numbers: Vec<u16> =
-            settlements.iter().filter_map(|(token, _)| u16::try_from(token.unit).ok()).collect();
-        let lanes = self.whole_lanes(&numbers, "settle").await?;
-        for (token, settlement) in settlements.iter() {
-            let lane = lanes.iter().find(|lane| lane.is_held_by(&token));
-            if let (Some(lane), Settlement::Verdicts(verdicts)) = (lane, settlement)
-                && verdicts.len() != lane.run as usize
-            {
-                return Err(misfit(&token, lane.run, verdicts.len()));
-            }
-        }
-        Ok(lanes)
+        // Every position was among those that waited, or was answered before.
+        Ok(answers.into_iter().flatten().collect())
     }
 
     async fn settle_run(&self, token: Token, settlement: Settlement<'_>) -> Result<Settled, Error> {
-        let at = match settlement {
-            Settlement::HandBack { after } => self.hand_back(&token, after).await?,
-            Settlement::Verdicts(verdicts) if is_published(&settlement) => {
-                self.publish(&token, verdicts.len()).await?
-            }
-            Settlement::Verdicts(_) => None,
-        };
-        match at {
-            Some(at) => Ok(Settled { outcome: Outcome::Applied, at }),
-            None => self.settle_slowly(token, settlement).await,
+        if let Settlement::HandBack { after } = settlement
+            && let Some(at) = self.hand_back(&token, after).await?
+        {
+            return Ok(Settled { outcome: Outcome::Applied, at });
         }
+        self.settle_slowly(token, settlement).await
     }
 
-    /// Settles a run whose messages are all published, if it is a plain one and the token is current.
+    /// Settles those runs, in one transaction, that are plain ones and whose messages are all published, where the token is current.
+    /// Answers when, by position. Only first mentions of a token are looked at.
     ///
     /// A transaction, although it costs more round trips than to delete and then to free: its deletions are one entry of the
     /// oplog instead of one each, so that they are cheaper, and no failover comes between.
-    async fn publish(&self, token: &Token, count: usize) -> Result<Option<Timestamp>, Error> {
+    async fn publish(
+        &self,
+        settlements: &Settlements,
+        firsts: &[bool],
+    ) -> Result<Vec<Option<Timestamp>>, Error> {
         let mut transaction = self.transaction("settle").await?;
         loop {
             transaction.start().await?;
-            let work = self.publish_within(&mut transaction.session, token, count).await;
-            if let Some(at) = transaction.end(work).await? {
-                return Ok(at);
+            let work = self.publish_within(&mut transaction.session, settlements, firsts).await;
+            if let Some(answers) = transaction.end(work).await? {
+                return Ok(answers);
             }
         }
     }
@@ -98,55 +80,34 @@ impl MongoStorage {
     async fn publish_within(
         &self,
         session: &mut ClientSession,
-        token: &Token,
-        count: usize,
-    ) -> Result<End<Option<Timestamp>>, Failure> {
-        let number = u16::try_from(token.unit).unwrap_or(u16::MAX);
-        let lane = self.lane(session, number).await?;
-        // Else it is settled already, or somebody has taken it after the lease had run out, or it needs more than this.
-        let plain = |lane: &Lane| lane.is_held_by(token) && lane.plain && lane.run as usize == count;
-        let Some(lane) = lane.filter(plain) else { return Ok(End::Abort(None)) };
-        let update = vec![doc! { "$set": settled() }];
-        self.0.lanes.update_one(held_by(token), update).session(&mut *session).await?;
-        let at = self.time_of(&lane);
-        let deleting = self.0.messages.delete_many(members_of(&[number], lane.members));
-        deleting.hint(by_document()).session(session).await?;
-        Ok(End::Commit(Some(at)))
-    }
-
-    /// Settles several plain runs whose messages are all published in one transaction. Answers whether it did: a token may
-    /// have become stale since its lane was read.
-    async fn publish_together(&self, tokens: &[Token], lanes: &[Lane]) -> Result<bool, Error> {
-        let current = |lane: &&Lane| tokens.iter().any(|token| lane.is_held_by(token));
-        let numbers: Vec<u16> = lanes.iter().filter(current).map(|lane| lane.number).collect();
-        // While its token is current a lane has these members and no others.
-        let members: Vec<Bson> =
-            lanes.iter().filter(current).flat_map(|lane| lane.members.iter().cloned()).collect();
-        let update = |token| doc! { "q": held_by(token), "u": [{ "$set": settled() }] };
-        let updates: Vec<Document> = tokens.iter().map(update).collect();
-        let mut transaction = self.transaction("settle").await?;
-        loop {
-            transaction.start().await?;
-            let filter = members_of(&numbers, members.clone());
-            let work = self.publish_all_within(&mut transaction.session, &updates, filter).await;
-            if let Some(done) = transaction.end(work).await? {
-                return Ok(done);
+        settlements: &Settlements,
+        firsts: &[bool],
+    ) -> Result<End<Vec<Option<Timestamp>>>, Failure> {
+        let lanes = self.lanes_within(session, &numbers_of(settlements)).await?;
+        check_lengths(settlements, &lanes)?;
+        let mut answers = vec![None; settlements.len()];
+        let (mut numbers, mut members, mut updates) = (Vec::new(), Vec::new(), Vec::new());
+        for (position, (token, settlement)) in settlements.iter().enumerate() {
+            // Else it is settled already, or somebody has taken it after the lease had run out, or it needs more than this.
+            let plain = lanes.iter().find(|lane| lane.is_held_by(&token) && lane.plain);
+            if let Some(lane) = plain.filter(|_| firsts[position] && is_published(&settlement)) {
+                answers[position] = Some(self.time_of(lane));
+                numbers.push(lane.number);
+                members.extend(lane.members.iter().cloned());
+                updates.push(doc! { "q": held_by(&token), "u": [{ "$set": settled() }] });
             }
         }
-    }
-
-    async fn publish_all_within(
-        &self,
-        session: &mut ClientSession,
-        updates: &[Document],
-        members: Document,
-    ) -> Result<End<bool>, Failure> {
-        self.begin(session).await?;
-        if self.update_all(session, self.0.lanes.name(), updates).await? != updates.len() as u64 {
-            return Ok(End::Abort(false));
+        if updates.is_empty() {
+            return Ok(End::Abort(answers));
         }
-        self.0.messages.delete_many(members).hint(by_document()).session(session).await?;
-        Ok(End::Commit(true))
+        self.update_all(session, self.0.lanes.name(), &updates).await?;
+        self.0
+            .messages
+            .delete_many(members_of(&numbers, members))
+            .hint(by_document())
+            .session(session)
+            .await?;
+        Ok(End::Commit(answers))
     }
 
     async fn hand_back(&self, token: &Token, after: Duration) -> Result<Option<Timestamp>, Error> {
@@ -230,6 +191,22 @@ fn settled() -> Document {
     set.insert("settled_fence", "$fence");
     set.insert("settled_nonce", "$nonce");
     set
+}
+
+fn numbers_of(settlements: &Settlements) -> Vec<u16> {
+    settlements.iter().filter_map(|(token, _)| u16::try_from(token.unit).ok()).collect()
+}
+
+fn check_lengths(settlements: &Settlements, lanes: &[Lane]) -> Result<(), Error> {
+    for (token, settlement) in settlements.iter() {
+        let lane = lanes.iter().find(|lane| lane.is_held_by(&token));
+        if let (Some(lane), Settlement::Verdicts(verdicts)) = (lane, settlement)
+            && verdicts.len() != lane.run as usize
+        {
+            return Err(misfit(&token, lane.run, verdicts.len()));
+        }
+    }
+    Ok(())
 }
 
 fn is_published(settlement: &Settlement<'_>) -> bool {

@@ -166,7 +166,8 @@ impl Storage for MongoStorage {
     }
 
     async fn settle(&self, settlements: &Settlements) -> Result<Vec<Settled>, Error> {
-        self.in_time("settle", self.settle_runs(settlements)).await
+        let (outbox, settlements) = (self.clone(), settlements.clone());
+        self.to_the_end("settle", async move { outbox.settle_runs(&settlements).await }).await
     }
 
     fn wakeup(&self) -> Option<&dyn Wakeup> {

@@ -8,6 +8,7 @@ use mongodb::bson::{Document, doc};
 use mongodb::error::{Error as ClientError, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
 use mongodb::options::{ReadConcern, ReadPreference, SelectionCriteria, TransactionOptions, WriteConcern};
 use pillarbox_core::{Error, ErrorKind};
+use std::future::Future;
 use std::time::Duration;
 
 /// How often a transaction that met another one is run again. Each failure is another's success, so few are enough.
@@ -118,11 +119,22 @@ impl MongoStorage {
         Ok(Transaction { session, outbox: self, operation, tries: 0 })
     }
 
-    /// Reads something, before a transaction writes for the first time. The client ends the transaction of a session that is dropped only
-    /// once its first operation was answered; if that one wrote, the document would stay locked until the server gives the transaction up.
-    pub(crate) async fn begin(&self, session: &mut ClientSession) -> Result<(), Failure> {
-        self.lane(session, 0).await?;
-        Ok(())
+    /// Runs what has transactions on a task of its own, so that it comes to its end although the caller drops the future: a transaction
+    /// that is left in the middle locks what it wrote until the server gives it up.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let outbox = self.clone();
+        match tokio::spawn(async move { outbox.in_time(operation, work).await }).await {
+            Ok(ended) => ended,
+            Err(failure) => match failure.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::new(ErrorKind::Unavailable, operation)
+                    .describe("the runtime that the client runs on is shutting down")),
+            },
+        }
     }
 
     /// Runs several updates of one collection in one command. Answers how many documents matched, or were made.
