@@ -355,7 +355,7 @@ impl MongoStorage {
         let mut transaction = self.transaction(change.name()).await?;
         loop {
             transaction.start().await?;
-            let work = self.change_within(&mut transaction.session, change, ids).await;
+            let work = self.change_within(transaction.session(), change, ids).await;
             if let Some(changed) = transaction.end(work).await? {
                 return Ok(changed);
             }

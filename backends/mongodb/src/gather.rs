@@ -382,7 +382,7 @@ impl MongoStorage {
             let mut transaction = outbox.transaction("claim").await?;
             loop {
                 transaction.start().await?;
-                let work = outbox.promote_all(&mut transaction.session, &lanes, &updates).await;
+                let work = outbox.promote_all(transaction.session(), &lanes, &updates).await;
                 if let Some(done) = transaction.end(work).await? {
                     return Ok(if done { updates.len() } else { 0 });
                 }
@@ -413,7 +413,7 @@ impl MongoStorage {
             let mut transaction = outbox.transaction("claim").await?;
             loop {
                 transaction.start().await?;
-                let work = outbox.divert_all(&mut transaction.session, lane, version, &ids).await;
+                let work = outbox.divert_all(transaction.session(), lane, version, &ids).await;
                 if let Some(done) = transaction.end(work).await? {
                     return Ok(done);
                 }

@@ -26,7 +26,8 @@
 //! inserted. A claim reads, in one snapshot of what the majority has, the leases of all lanes and the first messages of some that are
 //! free, and takes each lane by one `findAndModify` of its document, which fails if the lane has changed since. A settlement is one
 //! transaction: it writes to the lane's document, matched by the token, and so meets whoever else wants the lane, and it deletes or
-//! changes the messages of the run. It reads before it writes, so that a settlement that is dropped leaves no lock. A key whose head waits is
+//! changes the messages of the run; runs that are published as a whole share one. It runs on a task of its own, so that it ends although
+//! its caller drops it, and leaves no lock. A key whose head waits is
 //! *parked*, and its later messages wait behind it, in order, while the other keys of its lane go on. [`layout`] documents collections
 //! and fields, so that a program in another language can enqueue.
 //!
@@ -52,7 +53,8 @@
 //!
 //! # When a relay is killed
 //!
-//! Its lanes are taken by others when their leases have run out. A lane that it was just settling may have to wait for longer: the server
+//! Its lanes are taken by others when their leases have run out. A transaction that a lost connection has left open is ended by the same
+//! relay's next one. A lane that a killed relay was just settling may have to wait for longer: the server
 //! gives up a transaction that nobody ends only after `transactionLifetimeLimitSeconds`, a minute by default. Set it to the length of a
 //! lease, or below, where that is too long. The other lanes go on meanwhile, and nothing is lost.
 //!

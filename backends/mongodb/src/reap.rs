@@ -51,7 +51,7 @@ impl MongoStorage {
         let mut transaction = self.transaction("claim").await?;
         for tried in 1.. {
             transaction.start().await?;
-            let mut work = self.end_lease(&mut transaction.session, lane, now).await.map(End::some);
+            let mut work = self.end_lease(transaction.session(), lane, now).await.map(End::some);
             let met = matches!(&work, Err(Failure::Client(failure)) if code(failure) == Some(WRITE_CONFLICT));
             if met && tried >= TRIES {
                 work = Ok(End::Abort(None));

@@ -70,7 +70,7 @@ impl MongoStorage {
         let mut transaction = self.transaction("settle").await?;
         loop {
             transaction.start().await?;
-            let work = self.publish_within(&mut transaction.session, settlements, firsts).await;
+            let work = self.publish_within(transaction.session(), settlements, firsts).await;
             if let Some(answers) = transaction.end(work).await? {
                 return Ok(answers);
             }
@@ -131,7 +131,7 @@ impl MongoStorage {
         let mut transaction = self.transaction("settle").await?;
         let settled = loop {
             transaction.start().await?;
-            let work = self.settle_within(&mut transaction.session, &token, settlement).await;
+            let work = self.settle_within(transaction.session(), &token, settlement).await;
             if let Some(done) = transaction.end(work).await? {
                 break done;
             }

@@ -4,14 +4,14 @@ use crate::turns::Turns;
 use crate::{checks, error, schema};
 use mongodb::bson::raw::RawDocumentBuf;
 use mongodb::options::{ClientOptions, CollectionOptions, ReadPreference, SelectionCriteria, WriteConcern};
-use mongodb::{Client, Collection, Database};
+use mongodb::{Client, ClientSession, Collection, Database};
 use pillarbox_core::{
     Admin, Claim, Claimed, Error, Order, Renewed, RepeatedIds, Settled, Settlements, Storage,
     StorageGuarantees, Token, Wakeup,
 };
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// An outbox in MongoDB. Clones share one client, whose connections are made again when they break.
@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) dead: Collection<RawDocumentBuf>,
     pub(crate) published: Collection<RawDocumentBuf>,
     pub(crate) turns: Turns,
+    /// Sessions whose transactions may still be open at the server.
+    pub(crate) left_open: Mutex<Vec<ClientSession>>,
 }
 
 /// The longest run, and the most messages of one claim.
@@ -115,6 +117,7 @@ impl MongoStorage {
             dead: collection(&database, &config.name, "dead"),
             published: collection(&database, &config.name, "published"),
             turns: Turns::default(),
+            left_open: Mutex::default(),
             config,
             settings,
             client,

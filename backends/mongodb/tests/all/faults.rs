@@ -183,6 +183,8 @@ async fn survives(name: &str, url: String, faults: impl FnOnce(&dyn Fn(u64)) + S
 }
 
 fn totals(load: &Load) -> Totals {
+    // Before the locks are taken that it takes too.
+    let lost = lost(load) as u64;
     let attempted = load.attempted.lock().unwrap();
     let acknowledged = load.acknowledged.lock().unwrap();
     let acknowledged: HashSet<MessageId> = acknowledged.values().flatten().copied().collect();
@@ -194,7 +196,7 @@ fn totals(load: &Load) -> Totals {
         delivered: delivered.len() as u64,
         duplicated: (deliveries.len() - delivered.len()) as u64,
         recovered: delivered.difference(&acknowledged).count() as u64,
-        lost: lost(load) as u64,
+        lost,
         unexpected: delivered.difference(&attempted).count() as u64,
     }
 }
