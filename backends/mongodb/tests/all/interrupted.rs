@@ -40,12 +40,17 @@ impl Faulty {
 
     /// An outbox of one lane, two handles on it, and a clock that both go by.
     async fn outbox(&self) -> Outbox {
+        self.patient_outbox(PATIENCE).await
+    }
+
+    /// One that gives up a call after so long.
+    async fn patient_outbox(&self, patience: Duration) -> Outbox {
         let clock = TestClock::new();
         let config = MongoConfig::from_url(&self.server.url(SHOP))
             .unwrap()
             .name(fresh_name())
             .lanes(1)
-            .response_timeout(PATIENCE)
+            .response_timeout(patience)
             .test_clock(clock.clone());
         let first = MongoStorage::connect(config.clone()).await.unwrap();
         let second = MongoStorage::connect(config).await.unwrap();
@@ -291,7 +296,7 @@ async fn a_transaction_that_a_lost_connection_left_open_is_ended_by_the_next_one
         faulty.server.command(&set).unwrap();
     };
     live_for(3_600);
-    let outbox = faulty.outbox().await;
+    let outbox = faulty.patient_outbox(Duration::from_secs(5)).await;
     let claimed = outbox.claimed(&["a", "a", "b"]).await;
     let lost = doc! { "failCommands": ["delete", "abortTransaction"], "closeConnection": true };
     faulty.fail("delete", 1_000, lost);
