@@ -2,7 +2,8 @@
 
 use crate::MongoStorage;
 use crate::dead::{id_of, redriven};
-use crate::gather::{due_index, whole};
+use crate::gather::{behind_index, due_index, park as park_of, scheduled_index};
+use crate::lanes::{by_document, members_of};
 use crate::layout::{Found, PARKED, READY, read};
 use crate::transaction::{End, Failure};
 use mongodb::bson::raw::RawDocumentBuf;
@@ -71,13 +72,18 @@ impl MongoStorage {
         let map = |failure| self.map(failure, "stats");
         let view = self.look().await?;
         let now = view.now;
-        let claimed: u64 =
-            view.lanes.iter().filter(|lane| lane.held && !lane.done).map(|lane| u64::from(lane.run)).sum();
+        let claimed: u64 = view.lanes.iter().filter(|lane| lane.held).map(|lane| u64::from(lane.run)).sum();
         let lanes: Vec<i64> = view.lanes.iter().map(|lane| i64::from(lane.number)).collect();
         let all = self.0.messages.estimated_document_count().await.map_err(map)?;
         let later = doc! { "lane": { "$in": lanes.clone() }, "at": { "$gt": now.as_micros() } };
-        let later =
-            self.0.messages.count_documents(later).hint(due_index()).limit(COUNTED).await.map_err(map)?;
+        let later = self
+            .0
+            .messages
+            .count_documents(later)
+            .hint(scheduled_index())
+            .limit(COUNTED)
+            .await
+            .map_err(map)?;
         let parked = doc! { "lane": { "$in": lanes.clone() }, "at": PARKED };
         let parked =
             self.0.messages.count_documents(parked).hint(due_index()).limit(COUNTED).await.map_err(map)?;
@@ -85,8 +91,10 @@ impl MongoStorage {
         let mut parked_claimed = 0;
         for lane in self.whole_lanes(&busy(&view.lanes), "stats").await? {
             if !lane.keys.is_empty() {
-                let filter = doc! { "_id": { "$in": lane.members }, "at": PARKED };
-                parked_claimed += self.0.messages.count_documents(filter).await.map_err(map)?;
+                let mut filter = members_of(&[lane.number], lane.members);
+                filter.insert("at", PARKED);
+                let counting = self.0.messages.count_documents(filter).hint(by_document());
+                parked_claimed += counting.await.map_err(map)?;
             }
         }
         let scheduled = later + parked.saturating_sub(parked_claimed);
@@ -257,12 +265,18 @@ impl MongoStorage {
     /// Dead letters and waiting messages with this id.
     async fn by_id(&self, id: MessageId) -> Result<Vec<Stored>, Error> {
         let id = || Binary { subtype: BinarySubtype::Uuid, bytes: id.to_bytes().to_vec() };
-        let sort = doc! {};
-        let waiting = doc! { "id": id(), "at": { "$gt": READY } };
-        let behind = doc! { "id": id(), "at": PARKED };
-        let mut documents = self.read_page(&self.0.messages, waiting, sort.clone(), PAGE, "get").await?;
-        documents.extend(self.read_page(&self.0.messages, behind, sort.clone(), PAGE, "get").await?);
-        documents.extend(self.read_page(&self.0.dead, doc! { "id": id() }, sort, PAGE, "get").await?);
+        let map = |failure| self.map(failure, "get");
+        let dead = doc! { "id": id() };
+        let mut documents = self.read_page(&self.0.dead, dead, doc! {}, PAGE, "get").await?;
+        let lanes: Vec<i64> = (0..self.lanes()).map(i64::from).collect();
+        let waiting = doc! { "lane": { "$in": lanes }, "at": { "$gt": READY }, "id": id() };
+        let behind = doc! { "at": PARKED, "id": id() };
+        for (filter, index) in [(waiting, scheduled_index()), (behind, behind_index())] {
+            let mut cursor = self.0.messages.find(filter).hint(index).limit(PAGE).await.map_err(map)?;
+            while cursor.advance().await.map_err(map)? {
+                documents.push(cursor.current().to_owned());
+            }
+        }
         let mut stored = Vec::with_capacity(documents.len());
         for document in documents {
             stored.push(self.stored(read(document)).await?);
@@ -275,7 +289,7 @@ impl MongoStorage {
             (None, PARKED, Some(key)) => {
                 let park = self.0.parked.find_one(doc! { "_id": &**key }).await;
                 let park = park.map_err(|failure| self.map(failure, "get"))?;
-                let until = park.and_then(|park| park.get("until").and_then(whole));
+                let until = park.and_then(|document| Some(park_of(&document)?.1.until));
                 until.filter(|until| *until < i64::MAX).map(|until| until.max(found.wait))
             }
             (None, at, _) if at > READY => Some(at),
@@ -325,7 +339,9 @@ impl MongoStorage {
             let changed = if dry_run || matching.is_empty() {
                 matching.len() as u64
             } else {
-                self.in_time(change.name(), self.change_letters(change, &matching)).await?
+                let outbox = self.clone();
+                let changing = async move { outbox.change_letters(change, &matching).await };
+                self.to_the_end(change.name(), changing).await?
             };
             affected.count += changed;
             if affected.more || next.is_none() {
@@ -339,7 +355,7 @@ impl MongoStorage {
         let mut transaction = self.transaction(change.name()).await?;
         loop {
             transaction.start().await?;
-            let work = self.change_within(&mut transaction.session, change, ids).await;
+            let work = self.change_within(transaction.session(), change, ids).await;
             if let Some(changed) = transaction.end(work).await? {
                 return Ok(changed);
             }
@@ -374,7 +390,7 @@ impl MongoStorage {
                 let unblocked = self.0.parked.update_one(filter, update).session(&mut *session).await?;
                 to_head = unblocked.matched_count == 1;
                 if to_head {
-                    freed.push(key.to_owned());
+                    freed.push((found.lane, key.to_owned()));
                     lanes.insert(i64::from(found.lane));
                 }
             }
@@ -391,7 +407,9 @@ impl MongoStorage {
         if !messages.is_empty() {
             self.0.messages.insert_many(messages).session(&mut *session).await?;
         }
-        self.refresh_parks(session, &freed).await?;
+        for (lane, key) in freed {
+            self.refresh_parks(session, lane, &[key]).await?;
+        }
         self.0.dead.delete_many(filter).session(session).await?;
         Ok(End::Commit(letters.len() as u64))
     }

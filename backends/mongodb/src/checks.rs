@@ -2,9 +2,10 @@
 
 use crate::config::misconfigured;
 use crate::error;
+use crate::gather::whole;
 use mongodb::Client;
-use mongodb::bson::{Bson, Document, doc};
-use mongodb::options::Acknowledgment;
+use mongodb::bson::{Document, doc};
+use mongodb::options::{Acknowledgment, WriteConcern};
 use pillarbox_core::Error;
 
 pub(crate) async fn check(client: &Client, place: &str) -> Result<(), Error> {
@@ -14,11 +15,11 @@ pub(crate) async fn check(client: &Client, place: &str) -> Result<(), Error> {
     judge(&hello, place)?;
     // Not everybody may ask for it.
     let defaults = admin.run_command(doc! { "getDefaultRWConcern": 1 }).await.ok();
-    let asked = client.default_write_concern();
-    if let Some(weak) = weak_concern(asked.as_deref(), defaults.as_ref()) {
+    let nodes = hello.get_array("hosts").map_or(1, Vec::len);
+    if let Some(weak) = weak_concern(client.write_concern(), defaults.as_ref(), nodes) {
         tracing::warn!(
             place,
-            "transactions that commit with `w: {weak}` may lose their messages in a failover, and are seen by relays only later; leave `w` out of the URL, or commit with the write concern `majority`"
+            "transactions that commit with `{weak}` may lose their messages in a failover, and are seen by relays only later; leave `w` and `journal` out of the URL, or commit with the write concern `majority`"
         );
     }
     Ok(())
@@ -42,34 +43,27 @@ fn judge(hello: &Document, place: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The write concern that transactions of this client commit with, if it is weaker than the majority.
-fn weak_concern(asked: Option<&str>, defaults: Option<&Document>) -> Option<String> {
-    if let Some(asked) = asked {
-        return Some(asked.to_owned()).filter(|asked| asked != "majority");
+/// The write concern that transactions of this client commit with, if it is weaker than the majority of so many nodes.
+fn weak_concern(asked: Option<&WriteConcern>, defaults: Option<&Document>, nodes: usize) -> Option<String> {
+    // One node confirms before it has written its journal.
+    let is_weak = |number: u32| number < 2 || usize::try_from(number).is_ok_and(|number| number * 2 <= nodes);
+    match asked {
+        Some(asked) if asked.journal == Some(false) => return Some("j: false".to_owned()),
+        Some(WriteConcern { w: Some(Acknowledgment::Nodes(number)), .. }) => {
+            return is_weak(*number).then(|| format!("w: {number}"));
+        }
+        Some(WriteConcern { w: Some(_), .. }) => return None,
+        _ => {}
     }
-    let default = defaults?.get_document("defaultWriteConcern").ok()?.get("w")?;
-    match default {
-        Bson::String(_) => None,
-        number => Some(number.to_string()).filter(|number| number == "0" || number == "1"),
-    }
-}
-
-trait DefaultWriteConcern {
-    fn default_write_concern(&self) -> Option<String>;
-}
-
-impl DefaultWriteConcern for Client {
-    fn default_write_concern(&self) -> Option<String> {
-        Some(match self.write_concern()?.w.as_ref()? {
-            Acknowledgment::Nodes(nodes @ (0 | 1)) => nodes.to_string(),
-            _ => "majority".to_owned(),
-        })
-    }
+    let default = defaults?.get_document("defaultWriteConcern").ok()?;
+    let number = u32::try_from(whole(default.get("w")?)?).ok()?;
+    is_weak(number).then(|| format!("w: {number}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mongodb::bson::Bson;
 
     #[test]
     fn servers_are_judged() {
@@ -84,12 +78,22 @@ mod tests {
 
     #[test]
     fn a_weak_write_concern_is_seen() {
+        let asked = |number| WriteConcern::builder().w(Acknowledgment::Nodes(number)).build();
         let default = |w: Bson| doc! { "defaultWriteConcern": { "w": w } };
-        assert_eq!(weak_concern(None, None), None);
-        assert_eq!(weak_concern(Some("1"), None).as_deref(), Some("1"));
-        assert_eq!(weak_concern(Some("majority"), Some(&default(Bson::Int32(1)))), None);
-        assert_eq!(weak_concern(None, Some(&default(Bson::Int32(1)))).as_deref(), Some("1"));
-        assert_eq!(weak_concern(None, Some(&default(Bson::Int32(2)))), None);
-        assert_eq!(weak_concern(None, Some(&default(Bson::from("majority")))), None);
+        let weak = |asked: Option<WriteConcern>, default: Option<Document>, nodes| {
+            weak_concern(asked.as_ref(), default.as_ref(), nodes)
+        };
+        assert_eq!(weak(None, None, 3), None);
+        assert_eq!(weak(Some(asked(1)), None, 1).as_deref(), Some("w: 1"));
+        assert_eq!(weak(Some(asked(2)), None, 3), None);
+        assert_eq!(weak(Some(asked(2)), None, 5).as_deref(), Some("w: 2"));
+        assert_eq!(weak(Some(WriteConcern::majority()), Some(default(Bson::Int32(1))), 3), None);
+        let unwritten = WriteConcern::builder().w(Acknowledgment::Majority).journal(false).build();
+        assert_eq!(weak(Some(unwritten), None, 3).as_deref(), Some("j: false"));
+        let waits = WriteConcern::builder().w_timeout(std::time::Duration::from_secs(1)).build();
+        assert_eq!(weak(Some(waits), Some(default(Bson::Int32(1))), 3).as_deref(), Some("w: 1"));
+        assert_eq!(weak(None, Some(default(Bson::Int32(1))), 3).as_deref(), Some("w: 1"));
+        assert_eq!(weak(None, Some(default(Bson::Int32(2))), 3), None);
+        assert_eq!(weak(None, Some(default(Bson::from("majority"))), 3), None);
     }
 }

@@ -1,16 +1,16 @@
 //! Handing out runs: one snapshot to choose from, then one atomic step for each lane.
 
 use crate::MongoStorage;
-use crate::gather::{Gathered, Pick};
-use crate::lanes::{Lane, micros, nonce, now as now_expression};
+use crate::gather::{Gathered, PARKED_KEYS, Park, Pick, park};
+use crate::lanes::{Lane, by_document, members_of, micros, nonce, now as now_expression};
 use crate::layout::Found;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use mongodb::ClientSession;
 use mongodb::bson::raw::RawDocumentBuf;
 use mongodb::bson::{Bson, doc};
 use mongodb::options::ReturnDocument;
 use pillarbox_core::{Claim, Claimed, Entry, Error, ErrorKind, Run, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// How often a claim chooses again, since other relays were faster, or since it had to tidy up first.
 const TRIES: u32 = 24;
@@ -20,6 +20,8 @@ pub(crate) struct View {
     pub(crate) session: ClientSession,
     /// All lanes, without what their runs hold.
     pub(crate) lanes: Vec<Lane>,
+    /// The parked keys of all lanes; `None` where there are too many to read.
+    pub(crate) parks: Option<HashMap<String, Park>>,
     pub(crate) now: Timestamp,
 }
 
@@ -29,14 +31,14 @@ impl MongoStorage {
         // No more than a claim hands out, so that a backlog of scheduled messages holds nobody up.
         let mut promoted = 0;
         let mut now = Timestamp::EPOCH;
+        let mut stuck = HashSet::new();
         for _ in 0..TRIES {
             let mut view = self.look().await?;
             now = view.now;
             if claim.limit == 0 {
                 return Ok(Claimed { now, ..Claimed::default() });
             }
-            let is_repeated =
-                |lane: &&Lane| lane.token().nonce == claim.nonce && lane.is_live(now) && !lane.done;
+            let is_repeated = |lane: &&Lane| lane.token().nonce == claim.nonce && lane.is_live(now);
             let repeated: Vec<u16> = view.lanes.iter().filter(is_repeated).map(|lane| lane.number).collect();
             if !repeated.is_empty() {
                 return self.repeat(view, claim, &repeated, buried).await;
@@ -44,11 +46,13 @@ impl MongoStorage {
             let expired: Vec<u16> = view
                 .lanes
                 .iter()
-                .filter(|lane| lane.held && !lane.is_live(now))
+                .filter(|lane| lane.held && !lane.is_live(now) && !stuck.contains(&lane.number))
                 .map(|lane| lane.number)
                 .collect();
             if !expired.is_empty() {
-                buried += self.reap(&expired, now).await?;
+                let reaped = self.reap(&expired, now).await?;
+                buried += reaped.buried;
+                stuck.extend(reaped.stuck);
                 continue;
             }
             let gathered = if claim.solo {
@@ -56,10 +60,16 @@ impl MongoStorage {
             } else {
                 self.gather(&mut view, claim, promoted < claim.limit as usize).await?
             };
-            let Gathered { picks, suspects, again, promoted: moved } = gathered;
+            // Until the lanes are taken or lost, others of this handle begin at other ones.
+            let Gathered { picks, suspects, again, promoted: moved, turn: _turn } = gathered;
             promoted += moved;
             let any = !picks.is_empty();
-            let taken = join_all(picks.into_iter().map(|pick| self.take(pick, claim))).await;
+            let chosen: usize = picks.iter().map(|pick| pick.found.len()).sum();
+            let taking = join_all(picks.into_iter().map(|pick| self.take(pick, claim)));
+            let due = async {
+                if chosen < claim.limit as usize { self.next_due(&mut view).await } else { Ok(None) }
+            };
+            let (taken, next_due) = join(taking, due).await;
             let mut claimed = Claimed { now, buried, suspects, ..Claimed::default() };
             for run in taken {
                 if let Some((run, entries)) = run? {
@@ -70,7 +80,8 @@ impl MongoStorage {
             if claimed.runs.is_empty() && (any || again) {
                 continue;
             }
-            if (claimed.entries.len() as u64) < u64::from(claim.limit) {
+            claimed.next_due = next_due?;
+            if chosen >= claim.limit as usize && claimed.entries.len() < claim.limit as usize {
                 claimed.next_due = self.next_due(&mut view).await?;
             }
             return Ok(claimed);
@@ -93,6 +104,12 @@ impl MongoStorage {
             doc! { "$match": { "_id": { "$gte": 0 } } },
             doc! { "$project": { "members": 0, "keys": 0, "settled_nonce": 0 } },
             doc! { "$addFields": { "now": "$$NOW" } },
+            // In one question with the lanes: most claims need nothing else but the messages then.
+            doc! { "$unionWith": { "coll": self.0.parked.name(), "pipeline": [
+                { "$match": { "lane": { "$gte": 0 } } },
+                { "$sort": { "lane": 1, "until": 1 } },
+                { "$limit": PARKED_KEYS + 1 },
+            ] } },
         ];
         let mut cursor = self
             .0
@@ -100,28 +117,35 @@ impl MongoStorage {
             .aggregate(pipeline)
             .with_type::<RawDocumentBuf>()
             .session(&mut session)
-            .batch_size(u32::from(crate::MongoConfig::HIGHEST_LANES) + 1)
+            .batch_size(1_000)
             .await
             .map_err(map)?;
         let mut lanes = Vec::with_capacity(usize::from(self.lanes()));
+        let mut parks = HashMap::new();
         while let Some(document) = cursor.next(&mut session).await {
-            let lane = Lane::read(&document.map_err(map)?);
-            lanes.push(lane.ok_or_else(|| foreign("a lane's document cannot be read"))?);
+            let document = document.map_err(map)?;
+            if let Some((key, park)) = park(&document) {
+                parks.insert(key, park);
+            } else {
+                let lane = Lane::read(&document);
+                lanes.push(lane.ok_or_else(|| foreign("a lane's document cannot be read"))?);
+            }
         }
+        let few = i64::try_from(parks.len()).is_ok_and(|count| count <= PARKED_KEYS);
         if lanes.len() != usize::from(self.lanes()) {
             return Err(foreign("its lanes are not those that it was opened with; open it again"));
         }
         lanes.sort_by_key(|lane| lane.number);
         let now = lanes.first().map_or(0, |lane| lane.now);
         let now = Timestamp::from_micros(now.saturating_add(self.0.config.clock_offset()));
-        Ok(View { session, lanes, now })
+        Ok(View { session, lanes, parks: few.then_some(parks), now })
     }
 
     /// Takes a lane, unless it has changed since it was read.
     async fn take(&self, pick: Pick, claim: &Claim) -> Result<Option<(Run, Vec<Entry>)>, Error> {
         let Pick { lane, mut version, found, keys, diverted } = pick;
         if !diverted.is_empty() {
-            if !self.divert(lane, version, &diverted).await? {
+            if !self.divert(lane, version, diverted).await? {
                 return Ok(None);
             }
             version += 1;
@@ -139,7 +163,6 @@ impl MongoStorage {
             "fence": { "$add": ["$fence", 1_i64] },
             "nonce": nonce(&claim.nonce),
             "held": true,
-            "done": false,
             "plain": plain,
             "solo": claim.solo,
             "renewed": false,
@@ -165,7 +188,7 @@ impl MongoStorage {
     /// Whether the primary has lanes for this claim's nonce that no snapshot shows: the answer of an earlier try was lost, and to
     /// answer "nothing" would strand them until their leases end.
     async fn holds_unconfirmed(&self, claim: &Claim) -> Result<bool, Error> {
-        let filter = doc! { "_id": { "$gte": 0 }, "held": true, "done": false, "nonce": nonce(&claim.nonce) };
+        let filter = doc! { "_id": { "$gte": 0 }, "held": true, "nonce": nonce(&claim.nonce) };
         let found = self.0.lanes.find_one(filter).projection(doc! { "_id": 1 }).await;
         Ok(found.map_err(|failure| self.map(failure, "claim"))?.is_some())
     }
@@ -181,10 +204,10 @@ impl MongoStorage {
         let mut claimed = Claimed { now: view.now, buried, ..Claimed::default() };
         for lane in self.whole_lanes(numbers, "claim").await? {
             // Settled since, or taken by somebody else.
-            if lane.token().nonce != claim.nonce || !lane.held || lane.done {
+            if lane.token().nonce != claim.nonce || !lane.held {
                 continue;
             }
-            let mut found = self.members(&lane.members).await?;
+            let mut found = self.members(lane.number, lane.members.clone()).await?;
             let entries: Vec<Entry> =
                 lane.members.iter().filter_map(|id| found.remove(&shown(id))).map(entry).collect();
             // A message that is gone was deleted by hand, and a run never changes its length.
@@ -213,10 +236,11 @@ impl MongoStorage {
         Ok(lanes)
     }
 
-    async fn members(&self, ids: &[Bson]) -> Result<HashMap<String, Found>, Error> {
+    async fn members(&self, lane: u16, ids: Vec<Bson>) -> Result<HashMap<String, Found>, Error> {
         let map = |failure| self.map(failure, "claim");
-        let mut cursor = self.0.messages.find(doc! { "_id": { "$in": ids } }).await.map_err(map)?;
         let mut found = HashMap::with_capacity(ids.len());
+        let finding = self.0.messages.find(members_of(&[lane], ids)).hint(by_document());
+        let mut cursor = finding.await.map_err(map)?;
         while cursor.advance().await.map_err(map)? {
             let one = crate::layout::read(cursor.current().to_owned());
             found.insert(shown(&one.document_id), one);

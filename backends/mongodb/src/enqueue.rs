@@ -40,7 +40,7 @@ impl MongoStorage {
         let mut transaction = self.transaction("enqueue").await?;
         loop {
             transaction.start().await?;
-            let inserting = self.0.messages.insert_many(documents).session(&mut transaction.session);
+            let inserting = self.0.messages.insert_many(documents).session(transaction.session());
             let work = inserting.await.map(|_| End::Commit(())).map_err(Failure::from);
             if transaction.end(work).await?.is_some() {
                 return Ok(());

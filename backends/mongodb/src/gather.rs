@@ -2,20 +2,23 @@
 
 use crate::MongoStorage;
 use crate::claim::View;
-use crate::lanes::Lane;
-use crate::layout::{Found, PARKED, READY, read};
+use crate::lanes::{Lane, by_document, members_of};
+use crate::layout::{Found, PARKED, READY, number, read};
 use crate::storage::MAX_RUN;
 use crate::transaction::{End, Failure};
+use crate::turns::Turn;
+use futures_util::future::try_join;
 use mongodb::ClientSession;
+use mongodb::bson::raw::{RawDocument, RawDocumentBuf};
 use mongodb::bson::{Bson, Document, doc};
-use mongodb::options::Hint;
+use mongodb::options::{Hint, SessionOptions};
 use pillarbox_core::{Claim, Error, Text, Timestamp};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A claim reads about so many bytes at most, however large its messages are.
 const CLAIM_BYTES: usize = 8 * 1024 * 1024;
 /// So many parked keys are read at once; where there are more, they are asked for by key.
-const PARKED_KEYS: i64 = 200;
+pub(crate) const PARKED_KEYS: i64 = 200;
 /// So many parked keys one claim hands out from.
 const PARKED_RUNS: usize = 32;
 /// So many scheduled messages with a key one claim moves to the tails of their keys.
@@ -32,6 +35,8 @@ pub(crate) struct Gathered {
     pub(crate) again: bool,
     /// So many scheduled messages have moved to the tails of their keys.
     pub(crate) promoted: usize,
+    /// Keeps other claims of this handle from beginning at the same lane.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// What a claim takes of one lane.
@@ -81,20 +86,38 @@ impl MongoStorage {
         // Relays begin at different lanes, so that they rarely want the same one.
         let drawn = crc32fast::hash(claim.nonce.as_bytes())
             .wrapping_add(crc32fast::hash(&now.as_micros().to_be_bytes()));
-        let turn = usize::try_from(drawn).unwrap_or(0) % numbers.len();
-        numbers.rotate_left(turn);
+        let drawn = usize::try_from(drawn).unwrap_or(0);
+        let turn = self.0.turns.take(&mut numbers, drawn);
 
         let suspects =
             if flagged.is_empty() { Vec::new() } else { self.suspects(&mut view.session, &flagged).await? };
-        let parks = self.parks(&mut view.session, &numbers).await?;
+        let parks = view.parks.take().map(|mut parks| {
+            parks.retain(|_, park| versions.contains_key(&park.lane));
+            parks
+        });
         let barred = barred(&suspects);
 
         let limit = claim.limit.min(MAX_RUN) as usize;
+        // Mostly nothing has waited: then what is new is all that there is to hand out.
+        let is_due = |park: &Park| park.until <= now.as_micros();
+        if parks.as_ref().is_some_and(|parks| !parks.values().any(is_due)) {
+            let mut beside = self.beside(view).await?;
+            let waiting = self.waiting(&mut beside, now, &numbers, limit);
+            let ready = self.ready(&mut view.session, &numbers, limit, &barred);
+            let (waiting, ready) = try_join(waiting, ready).await?;
+            if waiting.is_empty() {
+                let parks = parks.unwrap_or_default();
+                let suspects = count(self.that_may_go(view, suspects, &parks).await?.len());
+                let (picks, again) = assemble(Vec::new(), waiting, ready, &parks, &barred, &versions);
+                return Ok(Gathered { picks, suspects, again, promoted: 0, turn });
+            }
+        }
         // What has waited, and what is new, share a claim: neither keeps the other from its turn.
-        let share = if limit == 1 { turn % 2 } else { limit / 2 };
+        let share = if limit == 1 { drawn % 2 } else { limit / 2 };
         let mut groups = self.due_groups(view, &numbers, &parks, &barred, share).await?;
         let mut special: usize = groups.iter().map(|group| group.found.len()).sum();
-        let mut waiting = self.waiting(view, &numbers, share.saturating_sub(special)).await?;
+        let mut waiting =
+            self.waiting(&mut view.session, now, &numbers, share.saturating_sub(special)).await?;
         if promotes && waiting.iter().any(|found| found.key.is_some()) {
             let promoted = self.promote(&waiting, &versions).await?;
             return Ok(Gathered { again: true, promoted, ..Gathered::default() });
@@ -107,7 +130,7 @@ impl MongoStorage {
             let room = limit - ready.len();
             groups = self.due_groups(view, &numbers, &parks, &barred, room).await?;
             special = groups.iter().map(|group| group.found.len()).sum();
-            waiting = self.waiting(view, &numbers, room.saturating_sub(special)).await?;
+            waiting = self.waiting(&mut view.session, now, &numbers, room.saturating_sub(special)).await?;
             if promotes && waiting.iter().any(|found| found.key.is_some()) {
                 let promoted = self.promote(&waiting, &versions).await?;
                 return Ok(Gathered { again: true, promoted, ..Gathered::default() });
@@ -115,10 +138,18 @@ impl MongoStorage {
             waiting.retain(|found| found.key.is_none());
         }
         let parked = self.parked_among(&mut view.session, parks, &ready).await?;
-        let waiting_suspects = self.that_may_go(view, suspects, &parked).await?.len();
+        let suspects = count(self.that_may_go(view, suspects, &parked).await?.len());
         let (picks, again) = assemble(groups, waiting, ready, &parked, &barred, &versions);
-        let suspects = u32::try_from(waiting_suspects).unwrap_or(u32::MAX);
-        Ok(Gathered { picks, suspects, again, promoted: 0 })
+        Ok(Gathered { picks, suspects, again, promoted: 0, turn })
+    }
+
+    /// A second session that sees what the first one sees, to ask side by side.
+    async fn beside(&self, view: &View) -> Result<ClientSession, Error> {
+        let mut options = SessionOptions::default();
+        options.snapshot = Some(true);
+        options.snapshot_time = view.session.snapshot_time();
+        let starting = self.0.client.start_session().with_options(options);
+        starting.await.map_err(|failure| self.map(failure, "claim"))
     }
 
     /// Messages that only a solo claim may have, in the lanes that may have some, given with their versions.
@@ -129,8 +160,12 @@ impl MongoStorage {
     ) -> Result<Vec<Found>, Error> {
         let numbers: Vec<i64> = lanes.keys().copied().map(i64::from).collect();
         let filter = doc! { "lane": { "$in": numbers }, "suspect": true };
-        let find =
-            Find { filter, sort: doc! { "lane": 1, "suspect": 1, "seq": 1 }, limit: SUSPECTS, hint: None };
+        let find = Find {
+            filter,
+            sort: doc! { "lane": 1, "suspect": 1, "seq": 1 },
+            limit: SUSPECTS,
+            hint: Some(suspects_index()),
+        };
         let found = self.find(session, find).await?;
         if found.len() < usize::try_from(SUSPECTS).unwrap_or(usize::MAX) {
             // Where there is none any more, nobody needs to look again. The version says that there has been no strike since.
@@ -144,34 +179,28 @@ impl MongoStorage {
         Ok(found)
     }
 
-    /// The parked keys of these lanes; `None` where there are too many to read.
-    async fn parks(
+    /// Which of these keys are parked.
+    pub(crate) async fn parks_of(
         &self,
         session: &mut ClientSession,
-        lanes: &[i64],
-    ) -> Result<Option<HashMap<String, Park>>, Error> {
-        let filter = doc! { "lane": { "$in": lanes.to_vec() } };
-        let parks = self.read_parks(session, filter, PARKED_KEYS + 1).await?;
-        Ok((parks.len() <= usize::try_from(PARKED_KEYS).unwrap_or(0)).then_some(parks))
+        keys: &[&str],
+    ) -> Result<HashMap<String, Park>, Error> {
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        self.read_parks(session, self.0.parked.find(doc! { "_id": { "$in": keys } })).await
     }
 
-    pub(crate) async fn read_parks(
+    async fn read_parks(
         &self,
         session: &mut ClientSession,
-        filter: Document,
-        limit: i64,
+        finding: mongodb::action::Find<'_, RawDocumentBuf>,
     ) -> Result<HashMap<String, Park>, Error> {
         let map = |failure| self.map(failure, "claim");
-        let finding = self.0.parked.find(filter).sort(doc! { "lane": 1, "until": 1 }).limit(limit);
         let mut cursor = finding.session(&mut *session).await.map_err(map)?;
         let mut parks = HashMap::new();
         while let Some(document) = cursor.next(session).await {
-            let document = document.map_err(map)?;
-            let lane = document.get("lane").and_then(whole).and_then(|lane| u16::try_from(lane).ok());
-            let until = document.get("until").and_then(whole);
-            if let (Ok(key), Some(lane), Some(until)) = (document.get_str("_id"), lane, until) {
-                parks.insert(key.to_owned(), Park { lane, until });
-            }
+            parks.extend(park(&document.map_err(map)?));
         }
         Ok(parks)
     }
@@ -192,7 +221,9 @@ impl MongoStorage {
             Some(parks) => parks,
             None => {
                 let filter = doc! { "lane": { "$in": lanes.to_vec() }, "until": { "$lte": now } };
-                read = self.read_parks(&mut view.session, filter, PARKED_KEYS).await?;
+                let finding =
+                    self.0.parked.find(filter).sort(doc! { "lane": 1, "until": 1 }).limit(PARKED_KEYS);
+                read = self.read_parks(&mut view.session, finding).await?;
                 &read
             }
         };
@@ -204,7 +235,7 @@ impl MongoStorage {
                 break;
             }
             let limit = i64::try_from(room).unwrap_or(i64::MAX).saturating_add(1);
-            let mut found = self.behind(&mut view.session, key, limit).await?;
+            let mut found = self.behind(&mut view.session, park.lane, key, limit).await?;
             let mut whole = found.len() <= room;
             found.truncate(room);
             // A suspect goes alone, and what follows it waits.
@@ -223,23 +254,31 @@ impl MongoStorage {
     pub(crate) async fn behind(
         &self,
         session: &mut ClientSession,
+        lane: u16,
         key: &str,
         limit: i64,
     ) -> Result<Vec<Found>, Error> {
-        let filter = doc! { "key": key, "at": PARKED };
-        self.find(session, Find { filter, sort: doc! { "key": 1, "seq": 1 }, limit, hint: None }).await
+        let filter = doc! { "lane": i64::from(lane), "key": key, "at": PARKED };
+        let sort = doc! { "key": 1, "seq": 1 };
+        self.find(session, Find { filter, sort, limit, hint: Some(behind_index()) }).await
     }
 
     /// Messages whose time has come, those first that have waited for longest.
-    async fn waiting(&self, view: &mut View, lanes: &[i64], room: usize) -> Result<Vec<Found>, Error> {
+    async fn waiting(
+        &self,
+        session: &mut ClientSession,
+        now: Timestamp,
+        lanes: &[i64],
+        room: usize,
+    ) -> Result<Vec<Found>, Error> {
         if room == 0 {
             return Ok(Vec::new());
         }
         let limit = i64::try_from(room).unwrap_or(i64::MAX);
-        let at = doc! { "$gt": READY, "$lte": view.now.as_micros() };
+        let at = doc! { "$gt": READY, "$lte": now.as_micros() };
         let filter = doc! { "lane": { "$in": lanes.to_vec() }, "at": at };
-        let find = Find { filter, sort: doc! { "at": 1, "seq": 1 }, limit, hint: Some(due_index()) };
-        let mut found = self.find(&mut view.session, find).await?;
+        let find = Find { filter, sort: doc! { "at": 1, "seq": 1 }, limit, hint: Some(scheduled_index()) };
+        let mut found = self.find(session, find).await?;
         found.retain(|found| !found.is_suspect());
         Ok(found)
     }
@@ -274,7 +313,16 @@ impl MongoStorage {
                 found.push(one);
             }
         }
-        found.retain(|found| !found.is_suspect());
+        // More suspects may lie here than were looked at. Of a key, each is read before what follows it.
+        let mut waits = HashSet::new();
+        found.retain(|found| match &found.key {
+            Some(key) if found.is_suspect() => {
+                waits.insert(key.clone());
+                false
+            }
+            Some(key) => !waits.contains(key),
+            None => !found.is_suspect(),
+        });
         Ok(found)
     }
 
@@ -290,7 +338,7 @@ impl MongoStorage {
         }
         let keys: HashSet<&str> = ready.iter().filter_map(|found| found.key.as_deref()).collect();
         let keys: Vec<&str> = keys.into_iter().collect();
-        self.read_parks(session, doc! { "_id": { "$in": keys } }, i64::from(MAX_RUN)).await
+        self.parks_of(session, &keys).await
     }
 
     pub(crate) async fn find(&self, session: &mut ClientSession, find: Find) -> Result<Vec<Found>, Error> {
@@ -324,18 +372,23 @@ impl MongoStorage {
             let Some(version) = versions.get(&one.lane) else { continue };
             lanes.insert(one.lane, *version);
             updates.push(doc! {
-                "q": { "_id": one.document_id.clone(), "at": one.at },
+                "q": { "_id": one.document_id.clone(), "lane": i64::from(one.lane), "at": one.at },
+                "hint": { "_id": 1 },
                 "u": { "$set": { "at": READY }, "$currentDate": { "seq": { "$type": "timestamp" } } },
             });
         }
-        let mut transaction = self.transaction("claim").await?;
-        loop {
-            transaction.start().await?;
-            let work = self.promote_all(&mut transaction.session, &lanes, &updates).await;
-            if let Some(done) = transaction.end(work).await? {
-                return Ok(if done { updates.len() } else { 0 });
+        let outbox = self.clone();
+        let promoting = async move {
+            let mut transaction = outbox.transaction("claim").await?;
+            loop {
+                transaction.start().await?;
+                let work = outbox.promote_all(transaction.session(), &lanes, &updates).await;
+                if let Some(done) = transaction.end(work).await? {
+                    return Ok(if done { updates.len() } else { 0 });
+                }
             }
-        }
+        };
+        self.to_the_end("claim", promoting).await
     }
 
     async fn promote_all(
@@ -354,15 +407,19 @@ impl MongoStorage {
     }
 
     /// Moves messages out of the way of a lane whose keys are parked. Answers whether the lane was as it had been read.
-    pub(crate) async fn divert(&self, lane: u16, version: i64, ids: &[Bson]) -> Result<bool, Error> {
-        let mut transaction = self.transaction("claim").await?;
-        loop {
-            transaction.start().await?;
-            let work = self.divert_all(&mut transaction.session, lane, version, ids).await;
-            if let Some(done) = transaction.end(work).await? {
-                return Ok(done);
+    pub(crate) async fn divert(&self, lane: u16, version: i64, ids: Vec<Bson>) -> Result<bool, Error> {
+        let outbox = self.clone();
+        let diverting = async move {
+            let mut transaction = outbox.transaction("claim").await?;
+            loop {
+                transaction.start().await?;
+                let work = outbox.divert_all(transaction.session(), lane, version, &ids).await;
+                if let Some(done) = transaction.end(work).await? {
+                    return Ok(done);
+                }
             }
-        }
+        };
+        self.to_the_end("claim", diverting).await
     }
 
     async fn divert_all(
@@ -375,9 +432,10 @@ impl MongoStorage {
         if !self.touch(session, lane, version).await? {
             return Ok(End::Abort(false));
         }
-        let filter = doc! { "_id": { "$in": ids }, "at": READY };
+        let mut filter = members_of(&[lane], ids.to_vec());
+        filter.insert("at", READY);
         let update = doc! { "$set": { "at": PARKED } };
-        self.0.messages.update_many(filter, update).session(session).await?;
+        self.0.messages.update_many(filter, update).hint(by_document()).session(session).await?;
         Ok(End::Commit(true))
     }
 
@@ -408,15 +466,16 @@ impl MongoStorage {
         }
         let lanes: Vec<i64> = view.lanes.iter().map(|lane| i64::from(lane.number)).collect();
         let filter = doc! { "lane": { "$in": lanes.clone() }, "at": { "$gt": now } };
-        let find = Find { filter, sort: doc! { "at": 1 }, limit: 1, hint: Some(due_index()) };
+        let find = Find { filter, sort: doc! { "at": 1 }, limit: 1, hint: Some(scheduled_index()) };
         for found in self.find(&mut view.session, find).await? {
             wait_for(found.at);
         }
         let map = |failure| self.map(failure, "claim");
         let filter = doc! { "lane": { "$in": lanes }, "until": { "$gt": now, "$lt": i64::MAX } };
-        let finding = self.0.parked.find_one(filter).sort(doc! { "until": 1 });
+        let index = Hint::Keys(doc! { "lane": 1, "until": 1 });
+        let finding = self.0.parked.find_one(filter).sort(doc! { "until": 1 }).hint(index);
         if let Some(park) = finding.session(&mut view.session).await.map_err(map)? {
-            park.get("until").and_then(whole).into_iter().for_each(wait_for);
+            self::park(&park).into_iter().for_each(|(_, park)| wait_for(park.until));
         }
         Ok(next.map(Timestamp::from_micros))
     }
@@ -433,6 +492,32 @@ pub(crate) struct Find {
 /// The server would sometimes rather sort than merge.
 pub(crate) fn due_index() -> Hint {
     Hint::Keys(doc! { "lane": 1, "at": 1, "seq": 1 })
+}
+
+/// What has a due time, with none of the new messages between.
+pub(crate) fn scheduled_index() -> Hint {
+    Hint::Keys(doc! { "lane": 1, "at": 1, "seq": 1, "id": 1 })
+}
+
+pub(crate) fn suspects_index() -> Hint {
+    Hint::Keys(doc! { "lane": 1, "suspect": 1, "seq": 1 })
+}
+
+/// What waits behind parked keys.
+pub(crate) fn behind_index() -> Hint {
+    Hint::Keys(doc! { "key": 1, "seq": 1, "id": 1 })
+}
+
+/// A parked key, if that is what a document is.
+pub(crate) fn park(document: &RawDocument) -> Option<(String, Park)> {
+    let field = |name| document.get(name).ok().flatten();
+    let key = field("_id")?.as_str()?.to_owned();
+    let lane = u16::try_from(number(field("lane")?)?).ok()?;
+    Some((key, Park { lane, until: number(field("until")?)? }))
+}
+
+fn count(suspects: usize) -> u32 {
+    u32::try_from(suspects).unwrap_or(u32::MAX)
 }
 
 /// Keys with a suspect, and the place of the first one of each.

@@ -4,6 +4,7 @@ use crate::layout::number;
 use mongodb::bson::raw::RawDocument;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Document, doc};
+use mongodb::options::Hint;
 use pillarbox_core::{Nonce, Timestamp, Token};
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ pub(crate) struct Lane {
     pub(crate) run: u32,
     pub(crate) solo: bool,
     pub(crate) renewed: bool,
-    /// The run is published and settled, and its messages are about to be deleted.
-    pub(crate) done: bool,
+    /// Nothing but its messages goes when the run is published as a whole.
+    pub(crate) plain: bool,
     /// Handed back until then.
     pub(crate) not_before: i64,
     /// A suspect may lie in it.
@@ -58,7 +59,7 @@ impl Lane {
                 "run" => lane.run = u32::try_from(long()).unwrap_or_default(),
                 "solo" => lane.solo = flag(),
                 "renewed" => lane.renewed = flag(),
-                "done" => lane.done = flag(),
+                "plain" => lane.plain = flag(),
                 "not_before" => lane.not_before = long(),
                 "suspects" => lane.suspects = flag(),
                 "settled_fence" => lane.settled_fence = long(),
@@ -96,7 +97,7 @@ impl Lane {
     }
 
     pub(crate) fn is_held_by(&self, token: &Token) -> bool {
-        self.held && !self.done && self.token() == *token
+        self.held && self.token() == *token
     }
 
     pub(crate) fn was_settled_by(&self, token: &Token) -> bool {
@@ -113,8 +114,22 @@ pub(crate) fn held_by(token: &Token) -> Document {
         "fence": i64::try_from(token.fence).unwrap_or(-1),
         "nonce": nonce(&token.nonce),
         "held": true,
-        "done": false,
     }
+}
+
+/// Messages by their documents' ids, and by their lanes, so that a sharded collection is asked only where they are.
+pub(crate) fn members_of(lanes: &[u16], ids: Vec<Bson>) -> Document {
+    let lanes: Vec<i64> = lanes.iter().copied().map(i64::from).collect();
+    let lanes = match lanes[..] {
+        [lane] => Bson::Int64(lane),
+        _ => Bson::from(doc! { "$in": lanes }),
+    };
+    doc! { "_id": { "$in": ids }, "lane": lanes }
+}
+
+/// With the lane in the question, the server might rather walk through the lane.
+pub(crate) fn by_document() -> Hint {
+    Hint::Keys(doc! { "_id": 1 })
 }
 
 pub(crate) fn nonce(nonce: &Nonce) -> Binary {
@@ -128,7 +143,7 @@ pub(crate) fn now(offset: i64) -> Document {
 
 /// What frees a lane, as the fields of a `$set`.
 pub(crate) fn freed() -> Document {
-    doc! { "held": false, "done": false, "plain": false, "solo": false, "renewed": false, "run": 0_i64, "members": [], "keys": [] }
+    doc! { "held": false, "plain": false, "solo": false, "renewed": false, "run": 0_i64, "members": [], "keys": [] }
 }
 
 pub(crate) fn micros_of(time: mongodb::bson::DateTime) -> i64 {

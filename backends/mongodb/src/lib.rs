@@ -24,11 +24,12 @@
 //!
 //! A message is a document in one of the outbox's lanes, chosen by the hash of its ordering key; the server numbers it when it is
 //! inserted. A claim reads, in one snapshot of what the majority has, the leases of all lanes and the first messages of some that are
-//! free, and takes each lane by one `findAndModify` of its document, which fails if the lane has changed since. Settling a published
-//! run notes that in the lane's document, deletes the messages, and frees the lane; whatever is interrupted in between is rolled
-//! forward by the next claim. Only what goes wrong costs a transaction: a retry, a burial, a strike. A key whose head waits is *parked*,
-//! and its later messages wait behind it, in order, while the other keys of its lane go on. [`layout`] documents collections and
-//! fields, so that a program in another language can enqueue.
+//! free, and takes each lane by one `findAndModify` of its document, which fails if the lane has changed since. A settlement is one
+//! transaction: it writes to the lane's document, matched by the token, and so meets whoever else wants the lane, and it deletes or
+//! changes the messages of the run; runs that are published as a whole share one. It runs on a task of its own, so that it ends although
+//! its caller drops it, and leaves no lock. A key whose head waits is
+//! *parked*, and its later messages wait behind it, in order, while the other keys of its lane go on. [`layout`] documents collections
+//! and fields, so that a program in another language can enqueue.
 //!
 //! # What it promises
 //!
@@ -49,6 +50,13 @@
 //!
 //! While one relay holds a run of a lane, the messages behind it wait, also those of other keys; so they do while a run was handed back
 //! with a delay. More lanes mean less waiting for others: see [`MongoConfig::lanes`].
+//!
+//! # When a relay is killed
+//!
+//! Its lanes are taken by others when their leases have run out. A transaction that a lost connection has left open is ended by the same
+//! relay's next one. A lane that a killed relay was just settling may have to wait for longer: the server
+//! gives up a transaction that nobody ends only after `transactionLifetimeLimitSeconds`, a minute by default. Set it to the length of a
+//! lease, or below, where that is too long. The other lanes go on meanwhile, and nothing is lost.
 //!
 //! # Clocks
 //!
@@ -80,6 +88,7 @@ mod settle;
 mod solo;
 mod storage;
 mod transaction;
+mod turns;
 mod url;
 mod verdicts;
 mod wakeup;

@@ -1,9 +1,11 @@
-//! What the next claim does with runs whose leases ran out: it strikes them, or rolls forward what was settled.
+//! What the next claim does with runs whose leases ran out: it strikes them.
 
 use crate::MongoStorage;
 use crate::dead::Burial;
-use crate::lanes::{Lane, freed};
-use crate::layout::read;
+use crate::error::code;
+use crate::gather::behind_index;
+use crate::lanes::{Lane, by_document, freed, members_of};
+use crate::layout::{PARKED, read};
 use crate::transaction::{End, Failure};
 use futures_util::future::join_all;
 use mongodb::ClientSession;
@@ -11,25 +13,54 @@ use mongodb::bson::raw::RawDocumentBuf;
 use mongodb::bson::{Bson, doc};
 use pillarbox_core::{Error, Timestamp};
 
+/// So often a lane is tried that somebody else's transaction has.
+const TRIES: u32 = 3;
+/// The server's code for a document that another transaction has written and not committed.
+const WRITE_CONFLICT: i32 = 112;
+
+/// What came of leases that had run out.
+#[derive(Debug, Default)]
+pub(crate) struct Reaped {
+    /// How many messages were buried.
+    pub(crate) buried: u32,
+    /// Lanes that somebody else's transaction has. Where its relay was killed in the middle of a settlement, the server gives it up by
+    /// itself, after a minute if nothing else is set; until then the other lanes go on.
+    pub(crate) stuck: Vec<u16>,
+}
+
 impl MongoStorage {
-    /// Ends the leases of these lanes that have run out. Answers how many messages that buried.
-    pub(crate) async fn reap(&self, lanes: &[u16], now: Timestamp) -> Result<u32, Error> {
-        let mut buried = 0;
-        for outcome in join_all(lanes.iter().map(|lane| self.reap_lane(*lane, now))).await {
-            buried += outcome?;
+    /// Ends the leases of these lanes that have run out.
+    pub(crate) async fn reap(&self, lanes: &[u16], now: Timestamp) -> Result<Reaped, Error> {
+        let mut reaped = Reaped::default();
+        let reaping = lanes.iter().map(|lane| {
+            let (outbox, lane) = (self.clone(), *lane);
+            self.to_the_end("claim", async move { outbox.reap_lane(lane, now).await })
+        });
+        let outcomes = join_all(reaping).await;
+        for (lane, outcome) in lanes.iter().zip(outcomes) {
+            match outcome? {
+                Some(buried) => reaped.buried += buried,
+                None => reaped.stuck.push(*lane),
+            }
         }
-        Ok(buried)
+        Ok(reaped)
     }
 
-    async fn reap_lane(&self, lane: u16, now: Timestamp) -> Result<u32, Error> {
+    /// Answers how many messages that buried; `None` if the lane is stuck.
+    async fn reap_lane(&self, lane: u16, now: Timestamp) -> Result<Option<u32>, Error> {
         let mut transaction = self.transaction("claim").await?;
-        loop {
+        for tried in 1.. {
             transaction.start().await?;
-            let work = self.end_lease(&mut transaction.session, lane, now).await;
+            let mut work = self.end_lease(transaction.session(), lane, now).await.map(End::some);
+            let met = matches!(&work, Err(Failure::Client(failure)) if code(failure) == Some(WRITE_CONFLICT));
+            if met && tried >= TRIES {
+                work = Ok(End::Abort(None));
+            }
             if let Some(buried) = transaction.end(work).await? {
                 return Ok(buried);
             }
         }
+        Ok(None)
     }
 
     async fn end_lease(
@@ -43,18 +74,9 @@ impl MongoStorage {
         let Some(lane) = lane.filter(|lane| lane.held && !lane.is_live(now)) else {
             return Ok(End::Abort(0));
         };
-        let mut buried = 0;
-        let mut suspects = lane.suspects;
-        if lane.done {
-            // Published and settled, only not deleted yet: nobody died with it.
-            let filter = doc! { "_id": { "$in": lane.members.clone() } };
-            self.0.messages.delete_many(filter).session(&mut *session).await?;
-        } else {
-            buried = self.strike(session, &lane, now).await?;
-            suspects |= lane.run / 2 <= 1;
-        }
+        let buried = self.strike(session, &lane, now).await?;
         let mut update = freed();
-        update.insert("suspects", suspects);
+        update.insert("suspects", lane.suspects || lane.run / 2 <= 1);
         let filter = doc! { "_id": i64::from(lane.number), "version": lane.version };
         let update = doc! { "$set": update, "$inc": { "version": 1_i64, "fence": 1_i64 } };
         self.0.lanes.update_one(filter, update).session(session).await?;
@@ -64,17 +86,24 @@ impl MongoStorage {
     /// Charges a claim that ended without an outcome: the next run from here is half as long, and what stood alone on a
     /// renewed claim comes nearer to its burial.
     async fn strike(&self, session: &mut ClientSession, lane: &Lane, now: Timestamp) -> Result<u32, Failure> {
-        let filter = doc! { "_id": { "$in": lane.members.clone() } };
+        let filter = members_of(&[lane.number], lane.members.clone());
         let limit = i64::from((lane.run / 2).max(1));
         let mut set = doc! { "limit": limit };
         if limit == 1 {
             set.insert("suspect", true);
         }
         if !(lane.solo && lane.renewed) {
-            self.0.messages.update_many(filter, doc! { "$set": set }).session(session).await?;
+            self.0
+                .messages
+                .update_many(filter, doc! { "$set": set })
+                .hint(by_document())
+                .session(session)
+                .await?;
             return Ok(0);
         }
-        let Some(document) = self.0.messages.find_one(filter.clone()).session(&mut *session).await? else {
+        let Some(document) =
+            self.0.messages.find_one(filter.clone()).hint(by_document()).session(&mut *session).await?
+        else {
             return Ok(0);
         };
         let found = read(document.clone());
@@ -90,12 +119,17 @@ impl MongoStorage {
                 lane: lane.number,
             };
             self.bury(session, vec![burial], now).await?;
-            self.0.messages.delete_many(filter).session(&mut *session).await?;
-            self.refresh_parks(session, &lane.keys).await?;
+            self.0.messages.delete_many(filter).hint(by_document()).session(&mut *session).await?;
+            self.refresh_parks(session, lane.number, &lane.keys).await?;
             return Ok(1);
         }
         set.insert("strikes", i64::from(strikes));
-        self.0.messages.update_many(filter, doc! { "$set": set }).session(session).await?;
+        self.0
+            .messages
+            .update_many(filter, doc! { "$set": set })
+            .hint(by_document())
+            .session(session)
+            .await?;
         Ok(0)
     }
 
@@ -105,12 +139,24 @@ impl MongoStorage {
         session: &mut ClientSession,
         lane: u16,
     ) -> Result<Option<Lane>, mongodb::error::Error> {
+        Ok(self.lanes_within(session, &[lane]).await?.pop())
+    }
+
+    pub(crate) async fn lanes_within(
+        &self,
+        session: &mut ClientSession,
+        lanes: &[u16],
+    ) -> Result<Vec<Lane>, mongodb::error::Error> {
+        let numbers: Vec<i64> = lanes.iter().copied().map(i64::from).collect();
         let pipeline =
-            [doc! { "$match": { "_id": i64::from(lane) } }, doc! { "$addFields": { "now": "$$NOW" } }];
-        let finding = self.0.lanes.aggregate(pipeline).with_type::<RawDocumentBuf>();
+            [doc! { "$match": { "_id": { "$in": numbers } } }, doc! { "$addFields": { "now": "$$NOW" } }];
+        let finding = self.0.lanes.aggregate(pipeline).with_type::<RawDocumentBuf>().batch_size(1_000);
         let mut cursor = finding.session(&mut *session).await?;
-        let document = cursor.next(session).await.transpose()?;
-        Ok(document.as_deref().and_then(Lane::read))
+        let mut lanes = Vec::with_capacity(lanes.len());
+        while let Some(document) = cursor.next(session).await {
+            lanes.extend(Lane::read(&document?));
+        }
+        Ok(lanes)
     }
 
     /// Looks at parked keys of which a run had messages: frees those behind which nothing waits any more, and lets the others be
@@ -118,14 +164,16 @@ impl MongoStorage {
     pub(crate) async fn refresh_parks(
         &self,
         session: &mut ClientSession,
+        lane: u16,
         keys: &[String],
     ) -> Result<(), Failure> {
         for key in keys {
             let first = self
                 .0
                 .messages
-                .find_one(doc! { "key": key, "at": crate::layout::PARKED })
+                .find_one(doc! { "lane": i64::from(lane), "key": key, "at": PARKED })
                 .sort(doc! { "key": 1, "seq": 1 })
+                .hint(behind_index())
                 .session(&mut *session)
                 .await?;
             let filter = doc! { "_id": key, "blocked": { "$exists": false } };

@@ -1,124 +1,118 @@
-//! Settling runs: the plain way for what is published as a whole, a transaction for everything else.
+//! Settling runs, each in one transaction: in few round trips what is published as a whole, message by message everything else.
 
 use crate::MongoStorage;
-use crate::lanes::{Lane, freed, held_by, nonce, now as now_expression};
+use crate::gather::suspects_index;
+use crate::lanes::{Lane, by_document, freed, held_by, members_of, nonce, now as now_expression};
 use crate::transaction::{End, Failure};
 use crate::verdicts::misfit;
 use futures_util::TryFutureExt as _;
 use futures_util::future::try_join_all;
 use mongodb::ClientSession;
-use mongodb::bson::{Bson, doc};
-use mongodb::options::{Acknowledgment, ReturnDocument, WriteConcern};
+use mongodb::bson::{Document, doc};
+use mongodb::options::ReturnDocument;
 use pillarbox_core::{Error, Outcome, Settled, Settlement, Settlements, Timestamp, Token, Verdict};
 use std::collections::HashSet;
 use std::time::Duration;
 
 impl MongoStorage {
     pub(crate) async fn settle_runs(&self, settlements: &Settlements) -> Result<Vec<Settled>, Error> {
-        if settlements.len() > 1 {
+        let mut answers: Vec<Option<Settled>> = vec![None; settlements.len()];
+        // What names a run again waits for the one before it: side by side, any of them could be the first.
+        let mut named = HashSet::with_capacity(settlements.len());
+        let firsts: Vec<bool> = settlements.iter().map(|(token, _)| named.insert(token)).collect();
+        let is_plain =
+            |(first, (_, settlement)): &(&bool, (Token, Settlement<'_>))| **first && is_published(settlement);
+        if firsts.iter().zip(settlements.iter()).any(|one| is_plain(&one)) {
+            let at = self.publish(settlements, &firsts).await?;
+            answers = at.into_iter().map(|at| Some(Settled { outcome: Outcome::Applied, at: at? })).collect();
+        } else if settlements.len() > 1 {
             // Of several, none is changed before the lengths of all are known to be right.
-            self.check_lengths(settlements).await?;
+            let lanes = self.whole_lanes(&numbers_of(settlements), "settle").await?;
+            check_lengths(settlements, &lanes)?;
         }
-        let mut answers = Vec::with_capacity(settlements.len());
-        let mut waiting: Vec<_> = settlements.iter().enumerate().collect();
+        let mut waiting: Vec<_> =
+            settlements.iter().enumerate().filter(|(position, _)| answers[*position].is_none()).collect();
         while !waiting.is_empty() {
-            // What names a run again waits for the one before it: side by side, any of them could be the first.
             let mut named = HashSet::with_capacity(waiting.len());
             let (now, later): (Vec<_>, Vec<_>) =
                 waiting.into_iter().partition(|(_, (token, _))| named.insert(*token));
             let runs = now.into_iter().map(|(position, (token, settlement))| {
                 self.settle_run(token, settlement).map_ok(move |settled| (position, settled))
             });
-            answers.extend(try_join_all(runs).await?);
+            for (position, settled) in try_join_all(runs).await? {
+                answers[position] = Some(settled);
+            }
             waiting = later;
         }
-        answers.sort_unstable_by_key(|(position, _)| *position);
-        Ok(answers.into_iter().map(|(_, settled)| settled).collect())
-    }
-
-    async fn check_lengths(&self, settlements: &Settlements) -> Result<(), Error> {
-        let numbers: Vec<u16> =
-            settlements.iter().filter_map(|(token, _)| u16::try_from(token.unit).ok()).collect();
-        let lanes = self.whole_lanes(&numbers, "settle").await?;
-        for (token, settlement) in settlements.iter() {
-            let lane = lanes.iter().find(|lane| lane.is_held_by(&token));
-            if let (Some(lane), Settlement::Verdicts(verdicts)) = (lane, settlement)
-                && verdicts.len() != lane.run as usize
-            {
-                return Err(misfit(&token, lane.run, verdicts.len()));
-            }
-        }
-        Ok(())
+        // Every position was among those that waited, or was answered before.
+        Ok(answers.into_iter().flatten().collect())
     }
 
     async fn settle_run(&self, token: Token, settlement: Settlement<'_>) -> Result<Settled, Error> {
-        match settlement {
-            Settlement::HandBack { after } => {
-                if let Some(at) = self.hand_back(&token, after).await? {
-                    return Ok(Settled { outcome: Outcome::Applied, at });
-                }
-            }
-            Settlement::Verdicts(verdicts) => {
-                if verdicts.iter().all(|verdict| *verdict == Verdict::Published)
-                    && let Some(at) = self.publish(&token, verdicts.len()).await?
-                {
-                    return Ok(Settled { outcome: Outcome::Applied, at });
-                }
-            }
+        if let Settlement::HandBack { after } = settlement
+            && let Some(at) = self.hand_back(&token, after).await?
+        {
+            return Ok(Settled { outcome: Outcome::Applied, at });
         }
         self.settle_slowly(token, settlement).await
     }
 
-    /// Settles a run whose messages are all published, if it is a plain one and the token is current.
+    /// Settles those runs, in one transaction, that are plain ones and whose messages are all published, where the token is current.
+    /// Answers when, by position. Only first mentions of a token are looked at.
     ///
-    /// Three writes, of which only the last waits for the majority: it was made after the others, so it covers them. After the first
-    /// one the run is settled, and whoever finds it so deletes the rest. Ids are never used twice, so that a late deletion deletes
-    /// nothing but what was published.
-    async fn publish(&self, token: &Token, count: usize) -> Result<Option<Timestamp>, Error> {
-        let mut filter = held_by(token);
-        filter.insert("plain", true);
-        filter.insert("run", i64::try_from(count).unwrap_or(i64::MAX));
-        let update = vec![doc! { "$set": {
-            "version": { "$add": ["$version", 1_i64] },
-            "done": true,
-            "settled_fence": "$fence",
-            "settled_nonce": "$nonce",
-            "at": now_expression(self.0.config.clock_offset()),
-        } }];
-        let settled = self
-            .0
-            .lanes
-            .find_one_and_update(filter, update)
-            .projection(doc! { "members": 1, "at": 1 })
-            .return_document(ReturnDocument::After)
-            .write_concern(first_node())
-            .await
-            .map_err(|failure| self.map(failure, "settle"))?;
-        let Some(settled) = settled else { return Ok(None) };
-        let at = settled.get_i64("at").map(Timestamp::from_micros).unwrap_or_default();
-        let members = Lane::read(&settled).map(|lane| lane.members).unwrap_or_default();
-        // Else somebody was faster at it after the lease had run out, or the first write was lost in a failover: the lane tells.
-        Ok(self.roll_forward(token, members).await?.then_some(at))
+    /// A transaction, although it costs more round trips than to delete and then to free: its deletions are one entry of the
+    /// oplog instead of one each, so that they are cheaper, and no failover comes between.
+    async fn publish(
+        &self,
+        settlements: &Settlements,
+        firsts: &[bool],
+    ) -> Result<Vec<Option<Timestamp>>, Error> {
+        let mut transaction = self.transaction("settle").await?;
+        loop {
+            transaction.start().await?;
+            let work = self.publish_within(transaction.session(), settlements, firsts).await;
+            if let Some(answers) = transaction.end(work).await? {
+                return Ok(answers);
+            }
+        }
     }
 
-    /// Deletes what a settled run has published, and frees its lane. Answers whether the lane was still settled by this token.
-    async fn roll_forward(&self, token: &Token, members: Vec<Bson>) -> Result<bool, Error> {
-        let map = |failure| self.map(failure, "settle");
-        let filter = doc! { "_id": { "$in": members } };
-        self.0.messages.delete_many(filter).write_concern(first_node()).await.map_err(map)?;
-        let mut filter = held_by(token);
-        filter.insert("done", true);
-        let update = doc! { "$set": freed(), "$inc": { "version": 1_i64 } };
-        let freed = self.0.lanes.update_one(filter, update).await.map_err(map)?;
-        Ok(freed.matched_count == 1)
+    async fn publish_within(
+        &self,
+        session: &mut ClientSession,
+        settlements: &Settlements,
+        firsts: &[bool],
+    ) -> Result<End<Vec<Option<Timestamp>>>, Failure> {
+        let lanes = self.lanes_within(session, &numbers_of(settlements)).await?;
+        check_lengths(settlements, &lanes)?;
+        let mut answers = vec![None; settlements.len()];
+        let (mut numbers, mut members, mut updates) = (Vec::new(), Vec::new(), Vec::new());
+        for (position, (token, settlement)) in settlements.iter().enumerate() {
+            // Else it is settled already, or somebody has taken it after the lease had run out, or it needs more than this.
+            let plain = lanes.iter().find(|lane| lane.is_held_by(&token) && lane.plain);
+            if let Some(lane) = plain.filter(|_| firsts[position] && is_published(&settlement)) {
+                answers[position] = Some(self.time_of(lane));
+                numbers.push(lane.number);
+                members.extend(lane.members.iter().cloned());
+                updates.push(doc! { "q": held_by(&token), "u": [{ "$set": settled() }] });
+            }
+        }
+        if updates.is_empty() {
+            return Ok(End::Abort(answers));
+        }
+        self.update_all(session, self.0.lanes.name(), &updates).await?;
+        self.0
+            .messages
+            .delete_many(members_of(&numbers, members))
+            .hint(by_document())
+            .session(session)
+            .await?;
+        Ok(End::Commit(answers))
     }
 
     async fn hand_back(&self, token: &Token, after: Duration) -> Result<Option<Timestamp>, Error> {
         let now = now_expression(self.0.config.clock_offset());
-        let mut set = freed();
-        set.insert("version", doc! { "$add": ["$version", 1_i64] });
-        set.insert("settled_fence", "$fence");
-        set.insert("settled_nonce", "$nonce");
+        let mut set = settled();
         set.insert("at", now.clone());
         set.insert("not_before", doc! { "$add": [now, crate::lanes::micros(after)] });
         let settled = self
@@ -132,41 +126,37 @@ impl MongoStorage {
         Ok(settled.map(|settled| settled.get_i64("at").map(Timestamp::from_micros).unwrap_or_default()))
     }
 
-    /// Settles a run in a transaction, or finds out why it cannot be settled.
+    /// Settles a run message by message, or finds out why it cannot be settled.
     async fn settle_slowly(&self, token: Token, settlement: Settlement<'_>) -> Result<Settled, Error> {
         let mut transaction = self.transaction("settle").await?;
-        let (settled, left) = loop {
+        let settled = loop {
             transaction.start().await?;
-            let work = self.settle_within(&mut transaction.session, &token, settlement).await;
+            let work = self.settle_within(transaction.session(), &token, settlement).await;
             if let Some(done) = transaction.end(work).await? {
                 break done;
             }
         };
-        if let Some(members) = left {
-            self.roll_forward(&token, members).await?;
-        }
         match settled {
             Some(settled) => Ok(settled),
             None => Ok(Settled { outcome: Outcome::Fenced, at: self.server_time("settle").await? }),
         }
     }
 
-    /// Answers the settlement, and what its settler had published and not deleted.
+    /// `None` where there is no such lane.
     async fn settle_within(
         &self,
         session: &mut ClientSession,
         token: &Token,
         settlement: Settlement<'_>,
-    ) -> Result<End<(Option<Settled>, Option<Vec<Bson>>)>, Failure> {
+    ) -> Result<End<Option<Settled>>, Failure> {
         let number = u16::try_from(token.unit).unwrap_or(u16::MAX);
-        let Some(lane) = self.lane(session, number).await? else { return Ok(End::Abort((None, None))) };
+        let Some(lane) = self.lane(session, number).await? else { return Ok(End::Abort(None)) };
         let at = self.time_of(&lane);
         if !lane.is_held_by(token) {
             let again = lane.was_settled_by(token);
             let outcome = if again { Outcome::AlreadyApplied } else { Outcome::Fenced };
-            let left = (again && lane.done).then_some(lane.members);
             // A commit at the majority waits until what was read is safe too: no failover takes this answer back.
-            return Ok(End::Commit((Some(Settled { outcome, at }), left)));
+            return Ok(End::Commit(Some(Settled { outcome, at })));
         }
         let mut suspects = lane.suspects;
         let mut update = freed();
@@ -175,7 +165,8 @@ impl MongoStorage {
                 self.apply(session, &lane, token, verdicts, at).await?;
                 if lane.solo {
                     let left = doc! { "lane": i64::from(number), "suspect": true };
-                    suspects = self.0.messages.find_one(left).session(&mut *session).await?.is_some();
+                    let finding = self.0.messages.find_one(left).hint(suspects_index());
+                    suspects = finding.session(&mut *session).await?.is_some();
                 }
             }
             Settlement::HandBack { after } => {
@@ -189,11 +180,35 @@ impl MongoStorage {
         filter.insert("version", lane.version);
         let update = doc! { "$set": update, "$inc": { "version": 1_i64 } };
         self.0.lanes.update_one(filter, update).session(session).await?;
-        Ok(End::Commit((Some(Settled { outcome: Outcome::Applied, at }), None)))
+        Ok(End::Commit(Some(Settled { outcome: Outcome::Applied, at })))
     }
 }
 
-/// Acknowledged by the primary alone.
-fn first_node() -> WriteConcern {
-    WriteConcern::builder().w(Acknowledgment::Nodes(1)).build()
+/// What settles a lane for whoever holds it, as the fields of a `$set` in a pipeline.
+fn settled() -> Document {
+    let mut set = freed();
+    set.insert("version", doc! { "$add": ["$version", 1_i64] });
+    set.insert("settled_fence", "$fence");
+    set.insert("settled_nonce", "$nonce");
+    set
+}
+
+fn numbers_of(settlements: &Settlements) -> Vec<u16> {
+    settlements.iter().filter_map(|(token, _)| u16::try_from(token.unit).ok()).collect()
+}
+
+fn check_lengths(settlements: &Settlements, lanes: &[Lane]) -> Result<(), Error> {
+    for (token, settlement) in settlements.iter() {
+        let lane = lanes.iter().find(|lane| lane.is_held_by(&token));
+        if let (Some(lane), Settlement::Verdicts(verdicts)) = (lane, settlement)
+            && verdicts.len() != lane.run as usize
+        {
+            return Err(misfit(&token, lane.run, verdicts.len()));
+        }
+    }
+    Ok(())
+}
+
+fn is_published(settlement: &Settlement<'_>) -> bool {
+    matches!(settlement, Settlement::Verdicts(verdicts) if verdicts.iter().all(|verdict| *verdict == Verdict::Published))
 }

@@ -4,7 +4,6 @@ use crate::MongoStorage;
 use crate::claim::View;
 use crate::gather::{Gathered, Park, Pick};
 use crate::layout::{Found, PARKED};
-use mongodb::bson::doc;
 use pillarbox_core::Error;
 use std::collections::{HashMap, HashSet};
 
@@ -24,8 +23,7 @@ impl MongoStorage {
         }
         let suspects = self.suspects(&mut view.session, &flagged).await?;
         let keys: Vec<&str> = suspects.iter().filter_map(|found| found.key.as_deref()).collect();
-        let count = i64::try_from(keys.len()).unwrap_or(i64::MAX).max(1);
-        let parks = self.read_parks(&mut view.session, doc! { "_id": { "$in": keys } }, count).await?;
+        let parks = self.parks_of(&mut view.session, &keys).await?;
         let mut go = self.that_may_go(view, suspects, &parks).await?.into_iter();
         if let Some(found) = go.next()
             && let Some(version) = flagged.get(&found.lane)
@@ -57,7 +55,7 @@ impl MongoStorage {
                 (None, at) => at <= now,
                 (Some((_, park)), _) if park.until == i64::MAX => false,
                 (Some((key, park)), at) => {
-                    let first = self.behind(&mut view.session, key, 1).await?;
+                    let first = self.behind(&mut view.session, found.lane, key, 1).await?;
                     match (first.first(), at) {
                         (Some(first), PARKED) => {
                             first.document_id == found.document_id && first.wait <= now && park.until <= now

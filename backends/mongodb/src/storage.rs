@@ -1,17 +1,17 @@
 use crate::config::MongoConfig;
 use crate::settings::{self, Settings};
+use crate::turns::Turns;
 use crate::{checks, error, schema};
-use mongodb::bson::Document;
 use mongodb::bson::raw::RawDocumentBuf;
 use mongodb::options::{ClientOptions, CollectionOptions, ReadPreference, SelectionCriteria, WriteConcern};
-use mongodb::{Client, Collection, Database};
+use mongodb::{Client, ClientSession, Collection, Database};
 use pillarbox_core::{
     Admin, Claim, Claimed, Error, Order, Renewed, RepeatedIds, Settled, Settlements, Storage,
     StorageGuarantees, Token, Wakeup,
 };
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// An outbox in MongoDB. Clones share one client, whose connections are made again when they break.
@@ -26,9 +26,12 @@ pub(crate) struct Shared {
     pub(crate) place: String,
     pub(crate) messages: Collection<RawDocumentBuf>,
     pub(crate) lanes: Collection<RawDocumentBuf>,
-    pub(crate) parked: Collection<Document>,
+    pub(crate) parked: Collection<RawDocumentBuf>,
     pub(crate) dead: Collection<RawDocumentBuf>,
     pub(crate) published: Collection<RawDocumentBuf>,
+    pub(crate) turns: Turns,
+    /// Sessions whose transactions may still be open at the server.
+    pub(crate) left_open: Mutex<Vec<ClientSession>>,
 }
 
 /// The longest run, and the most messages of one claim.
@@ -113,6 +116,8 @@ impl MongoStorage {
             parked: collection(&database, &config.name, "parked"),
             dead: collection(&database, &config.name, "dead"),
             published: collection(&database, &config.name, "published"),
+            turns: Turns::default(),
+            left_open: Mutex::default(),
             config,
             settings,
             client,
@@ -164,7 +169,8 @@ impl Storage for MongoStorage {
     }
 
     async fn settle(&self, settlements: &Settlements) -> Result<Vec<Settled>, Error> {
-        self.in_time("settle", self.settle_runs(settlements)).await
+        let (outbox, settlements) = (self.clone(), settlements.clone());
+        self.to_the_end("settle", async move { outbox.settle_runs(&settlements).await }).await
     }
 
     fn wakeup(&self) -> Option<&dyn Wakeup> {

@@ -3,7 +3,7 @@
 use crate::MongoStorage;
 use crate::claim::shown;
 use crate::dead::{Burial, cut, kept};
-use crate::lanes::{Lane, micros};
+use crate::lanes::{Lane, by_document, members_of, micros};
 use crate::layout::{Found, PARKED, read};
 use crate::transaction::Failure;
 use mongodb::ClientSession;
@@ -35,7 +35,7 @@ impl MongoStorage {
         if verdicts.len() != lane.run as usize {
             return Err(misfit(token, lane.run, verdicts.len()).into());
         }
-        let mut documents = self.members_of(session, lane).await?;
+        let mut documents = self.run_of(session, lane).await?;
         // What is gone was deleted by hand, or lost in a failover: there is nothing to change.
         let members: Vec<Option<(RawDocumentBuf, Found)>> =
             lane.members.iter().map(|id| documents.remove(&shown(id))).collect();
@@ -118,7 +118,9 @@ impl MongoStorage {
         }
         if !set.is_empty() {
             update.insert("$set", set);
-            changes.updates.push(doc! { "q": { "_id": found.document_id }, "u": update });
+            changes.updates.push(doc! {
+                "q": { "_id": found.document_id, "lane": i64::from(lane) }, "u": update, "hint": { "_id": 1 },
+            });
         }
     }
 
@@ -139,8 +141,8 @@ impl MongoStorage {
         }
         self.bury(session, burials, now).await?;
         if !gone.is_empty() {
-            let filter = doc! { "_id": { "$in": gone } };
-            self.0.messages.delete_many(filter).session(&mut *session).await?;
+            let deleting = self.0.messages.delete_many(members_of(&[lane.number], gone));
+            deleting.hint(by_document()).session(&mut *session).await?;
         }
         if !updates.is_empty() {
             self.update_all(session, self.0.messages.name(), &updates).await?;
@@ -163,16 +165,16 @@ impl MongoStorage {
         // Keys that were parked before: something else of theirs may wait, or nothing any more.
         let before: Vec<String> =
             lane.keys.iter().filter(|key| !firsts.contains_key(key.as_str())).cloned().collect();
-        self.refresh_parks(session, &before).await
+        self.refresh_parks(session, lane.number, &before).await
     }
 
-    async fn members_of(
+    async fn run_of(
         &self,
         session: &mut ClientSession,
         lane: &Lane,
     ) -> Result<HashMap<String, (RawDocumentBuf, Found)>, Failure> {
-        let filter = doc! { "_id": { "$in": lane.members.clone() } };
-        let mut cursor = self.0.messages.find(filter).session(&mut *session).await?;
+        let finding = self.0.messages.find(members_of(&[lane.number], lane.members.clone()));
+        let mut cursor = finding.hint(by_document()).session(&mut *session).await?;
         let mut documents = HashMap::with_capacity(lane.members.len());
         while let Some(document) = cursor.next(session).await {
             let document = document?;

@@ -357,3 +357,49 @@ async fn relays_that_fail_under_block_lose_and_reorder_nothing() {
     }
     wounds.check();
 }
+
+/// Relays that die over and over leave more suspects than one claim looks at, and the key of each waits for its own all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_waits_for_its_suspect_however_many_there_are() {
+    const KEYS: usize = 130;
+    let clock = TestClock::new();
+    let outbox = MongoStorage::connect(config(&clock).lanes(200)).await.unwrap();
+    let round = || -> Vec<_> { (0..KEYS).map(|key| message(Some(&format!("key-{key}")))).collect() };
+    let (first, second) = (round(), round());
+    outbox.enqueue_alone(&first).await.unwrap();
+    // Whatever stands in a run of two or three becomes a suspect.
+    let mut turn = 0;
+    let mut claim = async |solo| {
+        turn += 1;
+        let nonce = Nonce::from_words(99, turn);
+        outbox.claim(Claim { limit: 1_000, lease: LEASE, nonce, solo }).await.unwrap()
+    };
+    while !claim(false).await.runs.is_empty() {
+        clock.advance(LEASE * 2);
+    }
+    outbox.enqueue_alone(&second).await.unwrap();
+    let claimed = claim(false).await;
+    assert!(claimed.runs.is_empty(), "{} were handed out before their suspects", claimed.entries.len());
+    // One at a time they go, and what follows them after them.
+    let mut delivered: Vec<MessageId> = Vec::new();
+    while delivered.len() < 2 * KEYS {
+        let mut claimed = claim(false).await;
+        if claimed.runs.is_empty() {
+            claimed = claim(true).await;
+            assert_eq!(claimed.entries.len(), 1, "after {}", delivered.len());
+        }
+        let mut call = Settlements::new();
+        for run in &claimed.runs {
+            call.verdicts(run.token, vec![Verdict::Published; run.len as usize]);
+        }
+        delivered.extend(claimed.entries.iter().filter_map(|entry| match &entry.content {
+            Content::Message(message) => Some(message.id()),
+            Content::Undecodable(_) => None,
+        }));
+        outbox.settle(&call).await.unwrap();
+    }
+    let place = |id: &MessageId| delivered.iter().position(|delivered| delivered == id).unwrap();
+    for (first, second) in first.iter().zip(&second) {
+        assert!(place(&first.id()) < place(&second.id()), "{:?}", first.key());
+    }
+}

@@ -8,6 +8,7 @@ use pillarbox_core::{
     Claim, Content, Enqueue as _, Message, MessageId, Nonce, Settlements, Storage as _, Verdict,
 };
 use pillarbox_mongodb::{MongoConfig, MongoStorage};
+use pillarbox_testkit::check::Totals;
 use pillarbox_testkit::servers::{MongoReplicaSet, MongoServer, Proxy};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +32,7 @@ struct Load {
     acknowledged: Mutex<BTreeMap<String, Vec<MessageId>>>,
     delivered: Mutex<Vec<(String, MessageId)>>,
     charged: AtomicU64,
+    attempted: Mutex<HashSet<MessageId>>,
 }
 
 /// One producer: a business document and a message in each transaction, one key.
@@ -39,6 +41,7 @@ async fn produce(load: Arc<Load>, outbox: MongoStorage, client: Client, number: 
     let key = format!("key-{number}");
     while !load.stop.load(Ordering::Relaxed) {
         let message = Message::to("t").key(key.clone()).payload("{}").unwrap();
+        load.attempted.lock().unwrap().insert(message.id());
         let attempt = async {
             let mut session = client.start_session().await?;
             session.start_transaction().await?;
@@ -171,21 +174,31 @@ async fn survives(name: &str, url: String, faults: impl FnOnce(&dyn Fn(u64)) + S
     for task in tasks {
         task.await.unwrap();
     }
-    println!("{name}: {}", totals(&load, lost));
-    assert_eq!(lost, 0, "acknowledged and never delivered");
+    let (totals, failures) = (totals(&load), load.failures.load(Ordering::Relaxed));
+    println!("{name}: {totals}; {failures} calls failed");
+    assert_eq!((lost, totals.lost, totals.unexpected), (0, 0, 0), "{totals}");
     assert!(load.failures.load(Ordering::Relaxed) > 0, "the faults hit nobody");
     assert_eq!(load.charged.load(Ordering::Relaxed), 0, "an outage of the store is no failed send");
     in_order(&load);
 }
 
-fn totals(load: &Load, lost: usize) -> String {
-    let acknowledged: usize = load.acknowledged.lock().unwrap().values().map(Vec::len).sum();
-    let delivered = load.delivered.lock().unwrap();
-    let distinct = delivered.iter().map(|(_, id)| id).collect::<HashSet<_>>().len();
-    let (failures, again) = (load.failures.load(Ordering::Relaxed), delivered.len() - distinct);
-    format!(
-        "{acknowledged} acknowledged, {distinct} delivered, {again} of them again, {lost} lost, {failures} calls failed"
-    )
+fn totals(load: &Load) -> Totals {
+    // Before the locks are taken that it takes too.
+    let lost = lost(load) as u64;
+    let attempted = load.attempted.lock().unwrap();
+    let acknowledged = load.acknowledged.lock().unwrap();
+    let acknowledged: HashSet<MessageId> = acknowledged.values().flatten().copied().collect();
+    let deliveries = load.delivered.lock().unwrap();
+    let delivered: HashSet<MessageId> = deliveries.iter().map(|(_, id)| *id).collect();
+    Totals {
+        attempted: attempted.len() as u64,
+        acknowledged: acknowledged.len() as u64,
+        delivered: delivered.len() as u64,
+        duplicated: (deliveries.len() - delivered.len()) as u64,
+        recovered: delivered.difference(&acknowledged).count() as u64,
+        lost,
+        unexpected: delivered.difference(&attempted).count() as u64,
+    }
 }
 
 fn lost(load: &Load) -> usize {
@@ -221,6 +234,27 @@ async fn a_server_that_is_killed_loses_and_reorders_nothing() {
         }
     })
     .await;
+}
+
+/// The listener goes on at the next primary, with what was enqueued meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hints_come_again_after_the_primary_has_stepped_down() {
+    let set = Arc::new(spawn_blocking(|| MongoReplicaSet::start().unwrap()).await.unwrap());
+    let config = MongoConfig::from_url(&set.url(SHOP)).unwrap().name(fresh_name());
+    let outbox = MongoStorage::connect(config).await.unwrap();
+    let mut hints = outbox.wakeup().unwrap().subscribe();
+    // The first one says that the stream is open.
+    tokio::time::timeout(PATIENCE, hints.hinted()).await.unwrap();
+    let message = || Message::to("t").payload("{}").unwrap();
+    for _ in 0..2 {
+        let hit = Arc::clone(&set);
+        spawn_blocking(move || hit.step_down().unwrap()).await.unwrap();
+        let begun = Instant::now();
+        while let Err(error) = outbox.enqueue_alone(&[message()]).await {
+            assert!(begun.elapsed() < PATIENCE, "{error:?}");
+        }
+        tokio::time::timeout(PATIENCE, hints.hinted()).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,12 +40,17 @@ impl Faulty {
 
     /// An outbox of one lane, two handles on it, and a clock that both go by.
     async fn outbox(&self) -> Outbox {
+        self.patient_outbox(PATIENCE).await
+    }
+
+    /// One that gives up a call after so long.
+    async fn patient_outbox(&self, patience: Duration) -> Outbox {
         let clock = TestClock::new();
         let config = MongoConfig::from_url(&self.server.url(SHOP))
             .unwrap()
             .name(fresh_name())
             .lanes(1)
-            .response_timeout(PATIENCE)
+            .response_timeout(patience)
             .test_clock(clock.clone());
         let first = MongoStorage::connect(config.clone()).await.unwrap();
         let second = MongoStorage::connect(config).await.unwrap();
@@ -132,94 +137,202 @@ fn published(claimed: &Claimed) -> Settlements {
     call
 }
 
+/// Its writes, in turn.
+const SETTLEMENT: [&str; 3] = ["update", "delete", "commitTransaction"];
+
 #[tokio::test]
-async fn a_settlement_cut_off_between_its_writes_is_finished_by_its_repetition() {
+async fn a_settlement_cut_off_between_its_writes_is_run_again() {
     let faulty = Faulty::server().await;
-    for (command, left) in [("delete", 3), ("update", 0)] {
+    for command in SETTLEMENT {
+        for how in [doc! { "closeConnection": true }, stepping_down()] {
+            let outbox = faulty.outbox().await;
+            let claimed = outbox.claimed(&["a", "a", "b"]).await;
+            faulty.fail(command, 1, how.clone());
+            let settled = outbox.first.settle(&published(&claimed)).await;
+            faulty.heal();
+            assert_eq!(settled.unwrap()[0].outcome, Outcome::Applied, "{command} {how}");
+            assert_eq!(outbox.left().await, 0, "{command} {how}");
+            let settled = settle_all(&outbox.first, &claimed, &Verdict::Published).await;
+            assert_eq!(settled[0].outcome, Outcome::AlreadyApplied, "{command} {how}");
+            outbox.is_as_new().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_settlement_that_never_gets_through_has_changed_nothing_and_is_repeated() {
+    let faulty = Faulty::server().await;
+    for command in SETTLEMENT {
         let outbox = faulty.outbox().await;
         let claimed = outbox.claimed(&["a", "a", "b"]).await;
-        // Twice, since the client repeats some by itself.
-        faulty.fail(command, 2, doc! { "closeConnection": true });
+        faulty.fail(command, 1_000, doc! { "closeConnection": true });
         let error = outbox.first.settle(&published(&claimed)).await.unwrap_err();
         faulty.heal();
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{command}");
-        assert_eq!(outbox.left().await, left, "{command}");
+        assert_eq!(outbox.left().await, 3, "{command}");
         assert!(outbox.second.claim(ask(10)).await.unwrap().runs.is_empty(), "{command}");
-        for _ in 0..2 {
-            let settled = settle_all(&outbox.first, &claimed, &Verdict::Published).await;
-            assert_eq!(settled[0].outcome, Outcome::AlreadyApplied, "{command}");
-        }
+        let settled = repeated(async || outbox.first.settle(&published(&claimed)).await).await;
+        assert_eq!(settled[0].outcome, Outcome::Applied, "{command}");
         outbox.is_as_new().await;
     }
 }
 
 #[tokio::test]
-async fn a_settlement_whose_settler_dies_between_its_writes_is_finished_by_the_next_claim() {
+async fn a_settlement_that_never_commits_leaves_its_run_to_the_next_claim() {
     let faulty = Faulty::server().await;
-    for command in ["delete", "update"] {
-        let outbox = faulty.outbox().await;
-        let claimed = outbox.claimed(&["a", "a", "b"]).await;
-        faulty.fail(command, 2, doc! { "closeConnection": true });
-        outbox.first.settle(&published(&claimed)).await.unwrap_err();
-        faulty.heal();
-        outbox.clock.advance(LEASE * 2);
-        let claimed = outbox.second.claim(ask(10)).await.unwrap();
-        assert!(claimed.runs.is_empty(), "{command}: what is settled is not handed out again");
-        outbox.is_as_new().await;
-    }
+    let outbox = faulty.outbox().await;
+    let abandoned = outbox.claimed(&["a", "a", "b", "b"]).await;
+    faulty.fail("commitTransaction", 1_000, doc! { "closeConnection": true });
+    outbox.first.settle(&published(&abandoned)).await.unwrap_err();
+    faulty.heal();
+    outbox.clock.advance(LEASE * 2);
+    let claimed = repeated(async || outbox.second.claim(ask(10)).await).await;
+    assert_eq!(claimed.entries.len(), 2, "half of four");
+    let late = settle_all(&outbox.first, &abandoned, &Verdict::Published).await;
+    assert_eq!((late[0].outcome, outbox.left().await), (Outcome::Fenced, 4));
 }
 
-/// What a failover does to a write that only the old primary had: the lane is as it was before the settlement's first write.
-async fn first_write_lost(faulty: &Faulty, outbox: &Outbox, meanwhile: impl AsyncFnOnce()) -> Settled {
+/// Whoever wants the lane meets the settlement's first write, and not an old state behind its back.
+#[tokio::test]
+async fn a_claim_between_the_writes_of_a_settlement_takes_nothing_of_it() {
+    let faulty = Faulty::server().await;
+    let outbox = faulty.outbox().await;
     let claimed = outbox.claimed(&["a", "a", "b", "b"]).await;
-    let before = outbox.lane().await;
-    faulty.fail("delete", 1, doc! { "blockConnection": true, "blockTimeMS": 5_000 });
+    faulty.fail("delete", 1, doc! { "blockConnection": true, "blockTimeMS": 1_000 });
+    outbox.clock.advance(LEASE * 2);
     let (first, call) = (outbox.first.clone(), published(&claimed));
     let settling = tokio::spawn(async move { first.settle(&call).await });
     let begun = Instant::now();
-    while !outbox.lane().await.get_bool("done").unwrap() {
-        assert!(begun.elapsed() < PATIENCE, "the first write is missing");
+    while times_entered(&faulty) == 0 {
+        assert!(begun.elapsed() < PATIENCE, "the deletion is missing");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    outbox.lanes.replace_one(doc! { "_id": 0 }, before).await.unwrap();
-    meanwhile().await;
-    assert_eq!(outbox.left().await, 4, "the deletion was not held up for long enough");
-    settling.await.unwrap().unwrap()[0]
+    // Its lease has run out, so that this one would strike it if it could.
+    let taken = repeated(async || outbox.second.claim(ask(10)).await).await;
+    let settled = settling.await.unwrap().unwrap()[0];
+    match settled.outcome {
+        Outcome::Applied => assert!(taken.runs.is_empty(), "{taken:?}"),
+        Outcome::Fenced => assert_eq!((taken.entries.len(), outbox.left().await), (2, 4)),
+        other @ Outcome::AlreadyApplied => panic!("{other:?}"),
+    }
+    if settled.outcome == Outcome::Applied {
+        outbox.is_as_new().await;
+    }
 }
 
+/// Several runs are settled in one transaction; one that is stale among them fences itself alone.
 #[tokio::test]
-async fn a_settlement_whose_first_write_is_lost_in_a_failover_still_frees_its_lane() {
+async fn several_published_runs_are_settled_together_or_each_alone() {
     let faulty = Faulty::server().await;
-    let outbox = faulty.outbox().await;
-    let settled = first_write_lost(&faulty, &outbox, async || {}).await;
-    assert_eq!(settled.outcome, Outcome::Applied);
+    for stale in [false, true] {
+        let clock = TestClock::new();
+        let config = MongoConfig::from_url(&faulty.server.url(SHOP)).unwrap().name(fresh_name()).lanes(8);
+        let config = config.response_timeout(PATIENCE).test_clock(clock.clone());
+        let outbox = MongoStorage::connect(config).await.unwrap();
+        let keys: Vec<String> = (0..40).map(|number| format!("key-{number}")).collect();
+        let messages: Vec<_> = keys.iter().flat_map(|key| [message(Some(key)), message(Some(key))]).collect();
+        outbox.enqueue_alone(&messages).await.unwrap();
+        let claimed = outbox.claim(ask(500)).await.unwrap();
+        assert!(claimed.runs.len() > 4, "{claimed:?}");
+        if stale {
+            let settled = settle_first(&outbox, &claimed).await;
+            assert_eq!(settled.outcome, Outcome::Applied);
+        }
+        let settled = settle_all(&outbox, &claimed, &Verdict::Published).await;
+        for (position, settled) in settled.iter().enumerate() {
+            let again = stale && position == 0;
+            let wanted = if again { Outcome::AlreadyApplied } else { Outcome::Applied };
+            assert_eq!(settled.outcome, wanted, "{position}");
+            assert!(settled.at >= claimed.runs[position].claimed_at);
+        }
+        let stats = outbox.admin().unwrap().stats().await.unwrap();
+        assert_eq!((stats.pending, stats.scheduled, stats.claimed), (0, 0, 0));
+    }
+}
+
+/// What a relay leaves behind that is killed in the middle of a settlement: the server keeps its transaction for a while.
+#[tokio::test]
+async fn a_transaction_that_nobody_ends_holds_up_its_own_lane_alone() {
+    let faulty = Faulty::server().await;
+    let clock = TestClock::new();
+    let config = MongoConfig::from_url(&faulty.server.url(SHOP)).unwrap().name(fresh_name()).lanes(8);
+    let config = config.response_timeout(PATIENCE).test_clock(clock.clone());
+    let outbox = MongoStorage::connect(config.clone()).await.unwrap();
+    let other = MongoStorage::connect(config).await.unwrap();
+    let messages: Vec<_> = (0..160).map(|number| message(Some(&format!("key-{}", number % 40)))).collect();
+    outbox.enqueue_alone(&messages).await.unwrap();
+    let held = outbox.claim(ask(500)).await.unwrap();
+    let stuck = held.runs[0].token.unit;
+    let client = Client::with_uri_str(faulty.server.url(SHOP)).await.unwrap();
+    let lanes: Collection<Document> = client.database(SHOP).collection(&format!("{}.lanes", outbox.name()));
+    let mut session = client.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let lane = doc! { "_id": i64::try_from(stuck).unwrap() };
+    let writing = lanes.update_one(lane, doc! { "$set": { "held": false } }).session(&mut session);
+    writing.await.unwrap();
+    // Never dropped, so that the client does not end it either.
+    std::mem::forget(session);
+    clock.advance(LEASE * 2);
+    let claimed = other.claim(ask(500)).await.unwrap();
+    let units: Vec<u64> = claimed.runs.iter().map(|run| run.token.unit).collect();
+    assert_eq!((units.len(), units.contains(&stuck)), (held.runs.len() - 1, false), "{units:?}");
+    let begun = Instant::now();
+    loop {
+        let claimed = other.claim(ask(500)).await.unwrap();
+        if claimed.runs.iter().any(|run| run.token.unit == stuck) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the lane never came back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Else its lane would be locked for as long as the server lets a transaction live.
+#[tokio::test]
+async fn a_transaction_that_a_lost_connection_left_open_is_ended_by_the_next_one() {
+    let faulty = Faulty::server().await;
+    let live_for = |seconds: i32| {
+        let set = doc! { "setParameter": 1, "transactionLifetimeLimitSeconds": seconds };
+        faulty.server.command(&set).unwrap();
+    };
+    live_for(3_600);
+    let outbox = faulty.patient_outbox(Duration::from_secs(5)).await;
+    let claimed = outbox.claimed(&["a", "a", "b"]).await;
+    let lost = doc! { "failCommands": ["delete", "abortTransaction"], "closeConnection": true };
+    faulty.fail("delete", 1_000, lost);
+    let failed = outbox.first.settle(&published(&claimed)).await;
+    faulty.heal();
+    let settled = outbox.first.settle(&published(&claimed)).await;
+    live_for(2);
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(settled.unwrap()[0].outcome, Outcome::Applied);
     outbox.is_as_new().await;
 }
 
-#[tokio::test]
-async fn a_settlement_whose_first_write_is_lost_is_fenced_by_a_claim_in_between() {
-    let faulty = Faulty::server().await;
-    let outbox = faulty.outbox().await;
-    let mut taken = None;
-    let settled = first_write_lost(&faulty, &outbox, async || {
-        outbox.clock.advance(LEASE * 2);
-        taken = Some(outbox.second.claim(ask(10)).await.unwrap());
-    })
-    .await;
-    assert_eq!(settled.outcome, Outcome::Fenced);
-    // The other one holds a message that was published before; whatever it says, nothing comes back.
-    let taken = taken.unwrap();
-    let run = taken.runs[0];
-    let mut call = Settlements::new();
-    let release = Verdict::Release { after: Duration::ZERO };
-    call.verdicts(run.token, vec![release; run.len as usize]);
-    assert_eq!(outbox.second.settle(&call).await.unwrap()[0].outcome, Outcome::Applied);
-    assert!(outbox.second.claim(ask(10)).await.unwrap().runs.is_empty());
-    outbox.is_as_new().await;
+async fn settle_first(outbox: &MongoStorage, claimed: &Claimed) -> Settled {
+    outbox.settle(&published(claimed)).await.unwrap()[0]
+}
+
+/// Asks again while the transaction that nobody ended is in the way.
+async fn repeated<T>(mut ask: impl AsyncFnMut() -> Result<T, pillarbox_core::Error>) -> T {
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                assert!(begun.elapsed() < PATIENCE && error.kind() == ErrorKind::Unavailable, "{error:?}");
+            }
+        }
+    }
+}
+
+/// What a primary says that steps down within a transaction.
+fn stepping_down() -> Document {
+    doc! { "errorCode": 11_602, "errorLabels": ["TransientTransactionError"] }
 }
 
 #[tokio::test]
-async fn a_commit_whose_answer_is_lost_charges_once() {
+async fn a_commit_whose_answer_is_lost_settles_once() {
     let faulty = Faulty::server().await;
     for (times, how) in [
         // The client and we repeat the commit.
@@ -229,25 +342,27 @@ async fn a_commit_whose_answer_is_lost_charges_once() {
         // Committed at once, and never told.
         (50, lost_answer()),
     ] {
-        let outbox = faulty.outbox().await;
-        let claimed = outbox.claimed(&["a"]).await;
-        faulty.fail("commitTransaction", times, how);
-        let mut settled = outbox.first.settle(&retried(&claimed)).await;
-        faulty.heal();
-        if let Err(error) = &settled {
-            assert_eq!((times, error.effect()), (50, Effect::Unknown), "{error:?}");
-            let begun = Instant::now();
-            while let Err(error) = &settled {
-                assert!(begun.elapsed() < PATIENCE && error.kind() == ErrorKind::Unavailable, "{error:?}");
-                settled = outbox.first.settle(&retried(&claimed)).await;
-            }
+        for (call, kept) in [(retried as fn(&Claimed) -> Settlements, true), (published, false)] {
+            let outbox = faulty.outbox().await;
+            let claimed = outbox.claimed(&["a"]).await;
+            faulty.fail("commitTransaction", times, how.clone());
+            let settled = outbox.first.settle(&call(&claimed)).await;
+            faulty.heal();
+            let settled = match settled {
+                Ok(settled) => settled,
+                Err(error) => {
+                    assert_eq!((times, error.effect()), (50, Effect::Unknown), "{error:?}");
+                    repeated(async || outbox.first.settle(&call(&claimed)).await).await
+                }
+            };
+            assert!(matches!(settled[0].outcome, Outcome::Applied | Outcome::AlreadyApplied));
+            let again = outbox.first.settle(&call(&claimed)).await.unwrap();
+            assert_eq!(again[0].outcome, Outcome::AlreadyApplied);
+            outbox.clock.advance(Duration::from_secs(2));
+            let next = outbox.second.claim(ask(10)).await.unwrap();
+            let attempts: Vec<u32> = next.entries.iter().map(|entry| entry.attempts).collect();
+            assert_eq!(attempts, if kept { vec![1] } else { Vec::new() });
         }
-        assert!(matches!(settled.unwrap()[0].outcome, Outcome::Applied | Outcome::AlreadyApplied));
-        let again = outbox.first.settle(&retried(&claimed)).await.unwrap();
-        assert_eq!(again[0].outcome, Outcome::AlreadyApplied);
-        outbox.clock.advance(Duration::from_secs(2));
-        let claimed = outbox.second.claim(ask(10)).await.unwrap();
-        assert_eq!((claimed.entries.len(), claimed.entries[0].attempts), (1, 1));
     }
 }
 
@@ -358,6 +473,45 @@ async fn without_change_streams_claims_go_on_and_hints_come_later() {
     faulty.heal();
     // The listener tries again, and what was enqueued before it hears is hinted at.
     tokio::time::timeout(PATIENCE, hints.hinted()).await.unwrap();
+}
+
+/// The table of errors, by what a real server answers: its kind, its words, and that it goes on afterwards.
+#[tokio::test]
+async fn every_code_of_the_server_is_told_as_its_kind() {
+    use ErrorKind::{Misconfigured, Rejected, Unavailable, Unexpected};
+    let faulty = Faulty::server().await;
+    let outbox = faulty.outbox().await;
+    let place = faulty.server.address().to_string();
+    for (codes, kind, words) in [
+        (&[13][..], Misconfigured, "`readWrite`"),
+        (&[18], Misconfigured, "the user and the password"),
+        (&[20], Misconfigured, "--replSet"),
+        (&[26], Misconfigured, "collection of this outbox is missing"),
+        (&[10_334, 17_280], Rejected, "16 MB"),
+        (&[6, 7, 89, 262, 9_001], Unavailable, "election"),
+        (&[50, 64, 79, 100, 202], Unavailable, "in time"),
+        (&[24, 112, 225, 244, 251, 256, 263], Unavailable, "met another one"),
+        (&[239, 246], Unavailable, "snapshot"),
+        (&[39, 14_031], Unavailable, "disk is full"),
+        (&[2, 9], Unexpected, "not expected"),
+        // One that says that it is not the primary, and the last: the client believes it until it hears from the server again.
+        (&[10_107], Unavailable, "election"),
+    ] {
+        for code in codes {
+            let namespace = format!("{SHOP}.{}.lanes", outbox.first.name());
+            faulty.fail("aggregate", 10, doc! { "errorCode": *code, "namespace": namespace });
+            let error = outbox.first.claim(ask(10)).await.unwrap_err();
+            faulty.heal();
+            let shown = error.report().to_string();
+            assert_eq!(error.kind(), kind, "{code}: {shown}");
+            assert!(shown.contains(words) && shown.contains(&place), "{code}: {shown}");
+            assert!(shown.contains(&format!("code {code}")), "{code}: {shown}");
+            let applied = matches!(kind, Misconfigured | Rejected);
+            assert_eq!(error.effect() == Effect::NotApplied, applied, "{code}: {shown}");
+        }
+    }
+    repeated(async || outbox.first.claim(ask(0)).await).await;
+    outbox.is_as_new().await;
 }
 
 fn id(entry: &Entry) -> Option<MessageId> {

@@ -7,6 +7,7 @@ use mongodb::options::IndexOptions;
 use pillarbox_core::{Effect, ErrorKind, HeadPolicy, Storage as _, Verdict};
 use pillarbox_mongodb::{DRIVER, MongoConfig, MongoStorage};
 use pillarbox_testkit::servers::{MongoServer, Proxy, free_port};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[tokio::test]
@@ -163,4 +164,72 @@ async fn a_connection_that_hangs_is_given_up_and_made_again() {
     let claimed = claimed.unwrap();
     assert_eq!((claimed.runs.len(), claimed.entries.len(), claimed.runs[0].token.fence), (1, 2, 1));
     settle_all(&outbox, &claimed, &Verdict::Published).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_replica_set_is_refused_and_told_how_to_become_one() {
+    let server = MongoServer::start_standalone().unwrap();
+    let url = server.direct_url(SHOP);
+    let error = MongoStorage::open(&url).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Misconfigured, Effect::NotApplied));
+    let words = error.to_string();
+    assert!(words.contains("--replSet") && words.contains(&server.address().to_string()), "{words}");
+    // Nothing was made on it.
+    let client = mongodb::Client::with_uri_str(&url).await.unwrap();
+    assert!(client.database(SHOP).list_collection_names().await.unwrap().is_empty());
+}
+
+/// What this thread warns of.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut words = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            words.push_str(&format!("{field}={value:?} "));
+        });
+        self.0.lock().unwrap().push(words);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_write_concern_that_a_failover_may_undo_is_warned_of() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    for (option, weak) in
+        [("", None), ("&w=majority", None), ("&w=1", Some("w: 1")), ("&journal=false", Some("j: false"))]
+    {
+        let url = format!("{}{option}&outbox.name={}", server().url(SHOP), fresh_name());
+        let outbox = MongoStorage::open(&url).await.unwrap();
+        let told = std::mem::take(&mut *warnings.0.lock().unwrap());
+        match weak {
+            None => assert!(told.is_empty(), "{option}: {told:?}"),
+            Some(weak) => {
+                assert_eq!(told.len(), 1, "{option}: {told:?}");
+                assert!(told[0].contains(weak) && told[0].contains("failover"), "{option}: {told:?}");
+                assert!(told[0].contains(&server().address().to_string()), "{option}: {told:?}");
+            }
+        }
+        // Claims and settlements go by the majority whatever the URL says.
+        outbox.enqueue_alone(&[message(None)]).await.unwrap();
+        let claimed = outbox.claim(ask(1)).await.unwrap();
+        settle_all(&outbox, &claimed, &Verdict::Published).await;
+    }
 }

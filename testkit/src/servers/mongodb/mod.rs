@@ -40,14 +40,29 @@ impl MongoServer {
     ///
     /// As [`start`](Self::start).
     pub fn start_with(arguments: &[&str]) -> Result<Self, ServerError> {
+        Self::launched(arguments, true)
+    }
+
+    /// Starts a server that is no replica set, and so has no transactions: for tests of what is told then.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_standalone() -> Result<Self, ServerError> {
+        Self::launched(&[], false)
+    }
+
+    fn launched(arguments: &[&str], member: bool) -> Result<Self, ServerError> {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         on_free_ports(|| {
             let folder = ServerFolder::create("mongodb")?;
             let port = free_port()?;
-            let (launch, address) = launch(&folder, port, &arguments)?;
+            let (launch, address) = launch(&folder, port, member, &arguments)?;
             let process = ChildServer::start(launch, move |process| {
                 wire::is_process(address, process)?;
-                initiate_alone(address)?;
+                if member {
+                    initiate_alone(address)?;
+                }
                 wire::is_primary(address)
             })?;
             Ok(Self { process, port, folder })

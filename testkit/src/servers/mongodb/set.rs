@@ -150,7 +150,7 @@ impl Node {
     fn start(arguments: &[String]) -> Result<Self, ServerError> {
         let folder = ServerFolder::create("mongodb")?;
         let port = free_port()?;
-        let (launch, address) = launch(&folder, port, arguments)?;
+        let (launch, address) = launch(&folder, port, true, arguments)?;
         let process = ChildServer::start(launch, move |process| wire::is_process(address, process))?;
         Ok(Self { process, port, _folder: folder })
     }
