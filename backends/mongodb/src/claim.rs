@@ -33,6 +33,7 @@ impl MongoStorage {
         let mut now = Timestamp::EPOCH;
         let mut stuck = HashSet::new();
         for _ in 0..TRIES {
+            let mut turn = self.0.turns.begin().await;
             let mut view = self.look().await?;
             now = view.now;
             if claim.limit == 0 {
@@ -58,11 +59,12 @@ impl MongoStorage {
             let gathered = if claim.solo {
                 self.gather_suspect(&mut view).await?
             } else {
-                self.gather(&mut view, claim, promoted < claim.limit as usize).await?
+                let promotes = promoted < claim.limit as usize;
+                self.gather(&mut view, claim, promotes, &turn.elsewhere).await?
             };
-            // Until the lanes are taken or lost, others of this handle begin at other ones.
-            let Gathered { picks, suspects, again, promoted: moved, turn: _turn } = gathered;
+            let Gathered { picks, suspects, again, promoted: moved, left_out } = gathered;
             promoted += moved;
+            turn.chosen(picks.iter().map(|pick| pick.lane));
             let any = !picks.is_empty();
             let chosen: usize = picks.iter().map(|pick| pick.found.len()).sum();
             let taking = join_all(picks.into_iter().map(|pick| self.take(pick, claim)));
@@ -81,8 +83,10 @@ impl MongoStorage {
                 continue;
             }
             claimed.next_due = next_due?;
-            if chosen >= claim.limit as usize && claimed.entries.len() < claim.limit as usize {
-                claimed.next_due = self.next_due(&mut view).await?;
+            // Others were faster at some lanes, or want them, or have just freed some: there may be more at once.
+            let lost = claimed.entries.len() < chosen;
+            if claimed.entries.len() < claim.limit as usize && (lost || left_out || turn.is_outdated()) {
+                claimed.next_due = Some(claimed.now);
             }
             return Ok(claimed);
         }

@@ -6,7 +6,6 @@ use crate::lanes::{Lane, by_document, members_of};
 use crate::layout::{Found, PARKED, READY, number, read};
 use crate::storage::MAX_RUN;
 use crate::transaction::{End, Failure};
-use crate::turns::Turn;
 use futures_util::future::try_join;
 use mongodb::ClientSession;
 use mongodb::bson::raw::{RawDocument, RawDocumentBuf};
@@ -35,8 +34,8 @@ pub(crate) struct Gathered {
     pub(crate) again: bool,
     /// So many scheduled messages have moved to the tails of their keys.
     pub(crate) promoted: usize,
-    /// Keeps other claims of this handle from beginning at the same lane.
-    pub(crate) turn: Option<Turn>,
+    /// Other claims of this handle want some of the lanes, so that more may be there than was chosen.
+    pub(crate) left_out: bool,
 }
 
 /// What a claim takes of one lane.
@@ -67,27 +66,32 @@ struct Group {
 }
 
 impl MongoStorage {
-    /// Chooses from what is due. With `promotes` it first moves scheduled messages to the tails of their keys, if there are any.
+    /// Chooses from what is due, and not from the lanes that others want (`elsewhere`). With `promotes` it first
+    /// moves scheduled messages to the tails of their keys, if there are any.
     pub(crate) async fn gather(
         &self,
         view: &mut View,
         claim: &Claim,
         promotes: bool,
+        elsewhere: &HashSet<u16>,
     ) -> Result<Gathered, Error> {
         let now = view.now;
-        let free: Vec<&Lane> = view.lanes.iter().filter(|lane| lane.is_free(now)).collect();
+        let mut free: Vec<&Lane> = view.lanes.iter().filter(|lane| lane.is_free(now)).collect();
+        let left_out = free.iter().any(|lane| elsewhere.contains(&lane.number));
+        free.retain(|lane| !elsewhere.contains(&lane.number));
         let versions: HashMap<u16, i64> = free.iter().map(|lane| (lane.number, lane.version)).collect();
         let mut numbers: Vec<i64> = free.iter().map(|lane| i64::from(lane.number)).collect();
         let flagged: HashMap<u16, i64> =
             free.iter().filter(|lane| lane.suspects).map(|lane| (lane.number, lane.version)).collect();
         if numbers.is_empty() {
-            return Ok(Gathered::default());
+            return Ok(Gathered { left_out, ..Gathered::default() });
         }
         // Relays begin at different lanes, so that they rarely want the same one.
         let drawn = crc32fast::hash(claim.nonce.as_bytes())
             .wrapping_add(crc32fast::hash(&now.as_micros().to_be_bytes()));
         let drawn = usize::try_from(drawn).unwrap_or(0);
-        let turn = self.0.turns.take(&mut numbers, drawn);
+        let first = drawn % numbers.len();
+        numbers.rotate_left(first);
 
         let suspects =
             if flagged.is_empty() { Vec::new() } else { self.suspects(&mut view.session, &flagged).await? };
@@ -109,7 +113,7 @@ impl MongoStorage {
                 let parks = parks.unwrap_or_default();
                 let suspects = count(self.that_may_go(view, suspects, &parks).await?.len());
                 let (picks, again) = assemble(Vec::new(), waiting, ready, &parks, &barred, &versions);
-                return Ok(Gathered { picks, suspects, again, promoted: 0, turn });
+                return Ok(Gathered { picks, suspects, again, promoted: 0, left_out });
             }
         }
         // What has waited, and what is new, share a claim: neither keeps the other from its turn.
@@ -140,7 +144,7 @@ impl MongoStorage {
         let parked = self.parked_among(&mut view.session, parks, &ready).await?;
         let suspects = count(self.that_may_go(view, suspects, &parked).await?.len());
         let (picks, again) = assemble(groups, waiting, ready, &parked, &barred, &versions);
-        Ok(Gathered { picks, suspects, again, promoted: 0, turn })
+        Ok(Gathered { picks, suspects, again, promoted: 0, left_out })
     }
 
     /// A second session that sees what the first one sees, to ask side by side.
@@ -293,7 +297,7 @@ impl MongoStorage {
     ) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
         let mut bytes = 0;
-        // The index has the lanes in ascending order: first those from the turn's on, then those before it.
+        // The index has the lanes in ascending order: first those from the drawn one on, then those before it.
         let first = lanes.first().copied().unwrap_or_default();
         let (from, before): (Vec<i64>, Vec<i64>) = lanes.iter().partition(|lane| **lane >= first);
         for lanes in [from, before] {

@@ -24,11 +24,12 @@
 //!
 //! A message is a document in one of the outbox's lanes, chosen by the hash of its ordering key; the server numbers it when it is
 //! inserted. A claim reads, in one snapshot of what the majority has, the leases of all lanes and the first messages of some that are
-//! free, and takes each lane by one `findAndModify` of its document, which fails if the lane has changed since. A settlement is one
-//! transaction: it writes to the lane's document, matched by the token, and so meets whoever else wants the lane, and it deletes or
-//! changes the messages of the run; runs that are published as a whole share one. It runs on a task of its own, so that it ends although
-//! its caller drops it, and leaves no lock. A key whose head waits is
-//! *parked*, and its later messages wait behind it, in order, while the other keys of its lane go on. [`layout`] documents collections
+//! free, and takes each lane by one `findAndModify` of its document, which fails if the lane has changed since. Claims of one handle
+//! choose one after another, and none the lanes that another is just taking; so give the relays of a process clones of one handle. A
+//! settlement is one transaction: it writes to the lane's document, matched by the token, and so meets whoever else wants the lane,
+//! and it deletes or changes the messages of the run; runs that are published as a whole share one. It runs on a task of its own, so
+//! that it ends although its caller drops it, and leaves no lock. A key whose head waits is *parked*, and its later messages wait
+//! behind it, in order, while the other keys of its lane go on. [`layout`] documents collections
 //! and fields, so that a program in another language can enqueue.
 //!
 //! # What it promises

@@ -59,9 +59,6 @@ impl MongoStorage {
 
     /// Settles those runs, in one transaction, that are plain ones and whose messages are all published, where the token is current.
     /// Answers when, by position. Only first mentions of a token are looked at.
-    ///
-    /// A transaction, although it costs more round trips than to delete and then to free: its deletions are one entry of the
-    /// oplog instead of one each, so that they are cheaper, and no failover comes between.
     async fn publish(
         &self,
         settlements: &Settlements,

@@ -170,7 +170,12 @@ impl Storage for MongoStorage {
 
     async fn settle(&self, settlements: &Settlements) -> Result<Vec<Settled>, Error> {
         let (outbox, settlements) = (self.clone(), settlements.clone());
-        self.to_the_end("settle", async move { outbox.settle_runs(&settlements).await }).await
+        let settling = async move {
+            let settled = outbox.settle_runs(&settlements).await;
+            outbox.0.turns.settled();
+            settled
+        };
+        self.to_the_end("settle", settling).await
     }
 
     fn wakeup(&self) -> Option<&dyn Wakeup> {

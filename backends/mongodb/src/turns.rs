@@ -1,38 +1,91 @@
-//! Where the claims of one handle begin, so that they do not want the same lane.
+//! Keeps the claims of one handle from wanting the same lanes.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::MutexGuard;
 
-/// The lanes at which claims of this handle have begun and that are not taken yet. It decides nothing: claims of other handles do
-/// not know of it, and the lane's document tells who has it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Turns(Arc<Mutex<HashSet<i64>>>);
+/// How long a claim waits for the others to choose, and leaves them what they have chosen. A caller may keep a claim without polling it,
+/// and others go on then.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// One of them, for as long as this lives.
+/// What the claims of this handle want. It decides nothing: claims of other handles do not know of it, and the lane's document tells
+/// who has it.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    choosing: tokio::sync::Mutex<()>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Lanes that were chosen and are not taken yet, and since when.
+    wanted: HashMap<u16, Instant>,
+    settlements: u64,
+}
+
+/// A claim that chooses. Others wait until it has, since they would want the same.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    turns: Turns,
-    lane: i64,
+pub(crate) struct Turn<'a> {
+    turns: &'a Turns,
+    choosing: Option<MutexGuard<'a, ()>>,
+    /// What others had chosen before this one looked.
+    pub(crate) elsewhere: HashSet<u16>,
+    settlements: u64,
+    wanted: Vec<u16>,
+    since: Instant,
 }
 
 impl Turns {
-    /// Leaves out those of `lanes` at which others have begun, unless there is nothing else, and puts first one of the rest, as it was
-    /// drawn.
-    pub(crate) fn take(&self, lanes: &mut Vec<i64>, drawn: usize) -> Option<Turn> {
-        let mut begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lanes.iter().any(|lane| !begun.contains(lane)) {
-            lanes.retain(|lane| !begun.contains(lane));
+    /// Begins a claim, before it looks.
+    pub(crate) async fn begin(&self) -> Turn<'_> {
+        self.begin_within(PATIENCE).await
+    }
+
+    async fn begin_within(&self, patience: Duration) -> Turn<'_> {
+        let choosing = tokio::time::timeout(patience, self.choosing.lock()).await.ok();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = known.wanted.iter().filter(|(_, since)| since.elapsed() < patience);
+        Turn {
+            turns: self,
+            choosing,
+            elsewhere: wanted.map(|(lane, _)| *lane).collect(),
+            settlements: known.settlements,
+            wanted: Vec::new(),
+            since: Instant::now(),
         }
-        let turn = drawn.checked_rem(lanes.len())?;
-        lanes.rotate_left(turn);
-        let lane = lanes.first().copied()?;
-        begun.insert(lane).then(|| Turn { turns: self.clone(), lane })
+    }
+
+    /// Notes that a settlement has freed its lanes.
+    pub(crate) fn settled(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).settlements += 1;
     }
 }
 
-impl Drop for Turn {
+impl Turn<'_> {
+    /// Lets the next one choose, among what is left by this one.
+    pub(crate) fn chosen(&mut self, lanes: impl Iterator<Item = u16>) {
+        let mut known = self.turns.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.since = Instant::now();
+        self.wanted.extend(lanes);
+        known.wanted.extend(self.wanted.iter().map(|lane| (*lane, self.since)));
+        self.choosing = None;
+    }
+
+    /// Whether lanes were freed since this one began, so that it may not have seen what lies in them.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.turns.known.lock().unwrap_or_else(PoisonError::into_inner).settlements != self.settlements
+    }
+}
+
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.turns.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.lane);
+        let mut known = self.turns.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for lane in &self.wanted {
+            if known.wanted.get(lane) == Some(&self.since) {
+                known.wanted.remove(lane);
+            }
+        }
     }
 }
 
@@ -40,21 +93,43 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
-    #[test]
-    fn claims_begin_at_different_lanes_while_there_are_enough() {
+    #[tokio::test]
+    async fn a_claim_knows_what_others_of_its_handle_want() {
         let turns = Turns::default();
-        let mut first = vec![0, 1, 2];
-        let held = turns.take(&mut first, 4).unwrap();
-        assert_eq!(first, [1, 2, 0]);
-        let mut second = vec![0, 1, 2];
-        let also_held = turns.take(&mut second, 4);
-        assert_eq!(second, [0, 2]);
-        assert!(also_held.is_some());
-        let mut third = vec![1];
-        assert!(turns.take(&mut third, 0).is_none());
-        assert_eq!(third, [1], "there is nothing else");
-        drop(held);
-        assert!(turns.take(&mut vec![1], 0).is_some());
-        assert!(turns.take(&mut Vec::new(), 0).is_none());
+        let mut first = turns.begin().await;
+        assert!(first.elsewhere.is_empty());
+        first.chosen([1, 2].into_iter());
+        let mut second = turns.begin().await;
+        assert_eq!(second.elsewhere, HashSet::from([1, 2]));
+        second.chosen([3].into_iter());
+        drop(second);
+        assert_eq!(turns.begin().await.elsewhere, HashSet::from([1, 2]));
+        drop(first);
+        assert!(turns.begin().await.elsewhere.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_nobody_polls_holds_up_no_other() {
+        let turns = Turns::default();
+        let mut kept = turns.begin().await;
+        let mut other = turns.begin_within(Duration::ZERO).await;
+        assert!(kept.choosing.is_some() && other.choosing.is_none());
+        kept.chosen([1].into_iter());
+        // What it has chosen is another's after a while, and stays that one's when it ends.
+        assert!(turns.begin_within(Duration::ZERO).await.elsewhere.is_empty());
+        other.chosen([1].into_iter());
+        drop(kept);
+        assert_eq!(turns.begin().await.elsewhere, HashSet::from([1]));
+    }
+
+    #[tokio::test]
+    async fn a_settlement_makes_what_was_seen_before_outdated() {
+        let turns = Turns::default();
+        let before = turns.begin().await;
+        assert!(!before.is_outdated());
+        turns.settled();
+        assert!(before.is_outdated());
+        drop(before);
+        assert!(!turns.begin().await.is_outdated());
     }
 }

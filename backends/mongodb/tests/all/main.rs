@@ -13,3 +13,4 @@ mod opening;
 mod plans;
 mod support;
 mod transactions;
+mod turns;
