@@ -16,7 +16,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let [url, collection, messages, batch, payload] = &arguments[..] else {
         return Err("usage: URL COLLECTION MESSAGES BATCH PAYLOAD".into());
     };
-    let (messages, batch, payload): (usize, usize, usize) = (messages.parse()?, batch.parse()?, payload.parse()?);
+    let (messages, batch, payload): (usize, usize, usize) =
+        (messages.parse()?, batch.parse()?, payload.parse()?);
     let config = MongoDbConfig {
         url: url.clone(),
         database: "bench".to_owned(),

@@ -11,7 +11,7 @@ pub(crate) struct Oxana {
 }
 
 #[derive(oxana::Registry)]
-struct Components(oxana::ComponentRegistry<Nothing>);
+struct ComponentRegistry(oxana::ComponentRegistry<Nothing>);
 
 #[derive(Clone, Debug)]
 struct Nothing {}
@@ -68,8 +68,10 @@ impl Peer for Oxana {
             let jobs = (first..messages.min(first + 500)).map(|_| PublishJob { payload: payload() });
             storage.enqueue_list(PublishQueue, jobs).await?;
         }
-        let runtime =
-            storage.runtime(Nothing {}).register::<Components>().exit_when_processed(u64::from(messages));
+        let runtime = storage
+            .runtime(Nothing {})
+            .register::<ComponentRegistry>()
+            .exit_when_processed(u64::from(messages));
         let begun = Instant::now();
         runtime.run().await?;
         Ok(Measured { drained: messages, took: begun.elapsed() })
