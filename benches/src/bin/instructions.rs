@@ -49,6 +49,8 @@ enum Part {
     RedisDecode,
     /// A document of MongoDB, written.
     MongodbEncode,
+    /// A message is made, which the parts below do first: what they take beyond this is the relay's.
+    Message,
     /// A message through the whole relay, between a store and a broker that do nothing.
     RelayUnkeyed,
     /// The same in runs of one message.
@@ -153,6 +155,7 @@ impl Part {
             Self::MongodbEncode => (0..operations).for_each(|_| {
                 drop(black_box(pillarbox_mongodb::layout::encode(black_box(&message), 3)));
             }),
+            Self::Message => drop(black_box(Supply::new(Keys::None, operations, BATCH)?)),
             Self::RelayUnkeyed => relay(Keys::None, operations, BATCH, |supply| (supply, Nowhere))?,
             Self::RelayRunsOf1 => relay(Keys::None, operations, 1, |supply| (supply, Nowhere))?,
             Self::RelayKeyed => relay(Keys::Of(100), operations, BATCH, |supply| (supply, Nowhere))?,
