@@ -2,8 +2,8 @@ use crate::row::{micros_each, per_second};
 use crate::{BoxError, Keys, Row, Subject, Work, drain, latency};
 use futures_util::future::try_join_all;
 use pillarbox_core::Message;
-use pillarbox_testkit::throughput::processor;
-use std::time::{Duration, Instant};
+use pillarbox_testkit::throughput::processor::{Cost, cost};
+use std::time::Duration;
 
 /// What is asked of a store.
 #[derive(Clone, Copy, Debug)]
@@ -20,13 +20,6 @@ pub struct Case {
     pub messages: u32,
     /// How many messages a claim, or a transaction, has.
     pub batch: u32,
-}
-
-/// How much time and processor something took.
-pub(crate) struct Cost {
-    pub(crate) took: Duration,
-    server: Option<Duration>,
-    client: Duration,
 }
 
 /// Measures one case, floor and outbox one after the other.
@@ -149,19 +142,6 @@ pub(crate) fn enter(row: &mut Row, floor_messages: u32, messages: u32, floor: &C
     row.floor_client_us = Some(micros_each(floor.client, floor_messages));
     row.server_us = ours.server.map(|used| micros_each(used, messages));
     row.client_us = Some(micros_each(ours.client, messages));
-}
-
-/// What `work` costs, in the process of the server too.
-pub(crate) async fn cost(
-    server: Option<u32>,
-    work: impl Future<Output = Result<(), BoxError>>,
-) -> Result<Cost, BoxError> {
-    let used = || server.map(processor::used_by);
-    let (server_before, client_before, begun) = (used(), processor::used_here(), Instant::now());
-    work.await?;
-    let (took, client) = (begun.elapsed(), processor::used_here().saturating_sub(client_before));
-    let server = used().zip(server_before).map(|(after, before)| after.saturating_sub(before));
-    Ok(Cost { took, server, client })
 }
 
 async fn insert_all<S: Subject>(subject: &S, batches: &[Vec<Message>], share: usize) -> Result<(), BoxError> {

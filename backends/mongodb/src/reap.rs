@@ -92,44 +92,30 @@ impl MongoStorage {
         if limit == 1 {
             set.insert("suspect", true);
         }
-        if !(lane.solo && lane.renewed) {
-            self.0
-                .messages
-                .update_many(filter, doc! { "$set": set })
-                .hint(by_document())
-                .session(session)
-                .await?;
-            return Ok(0);
+        if lane.solo && lane.renewed {
+            let finding = self.0.messages.find_one(filter.clone()).hint(by_document());
+            let Some(document) = finding.session(&mut *session).await? else { return Ok(0) };
+            let found = read(document.clone());
+            let strikes = found.strikes.saturating_add(1);
+            if strikes >= self.0.settings.max_strikes {
+                let reason = format!("its relay died {strikes} times while it held this message alone");
+                let burial = Burial {
+                    document,
+                    attempts: found.attempts,
+                    strikes,
+                    reason,
+                    key: found.key,
+                    lane: lane.number,
+                };
+                self.bury(session, vec![burial], now).await?;
+                self.0.messages.delete_many(filter).hint(by_document()).session(&mut *session).await?;
+                self.refresh_parks(session, lane.number, &lane.keys).await?;
+                return Ok(1);
+            }
+            set.insert("strikes", i64::from(strikes));
         }
-        let Some(document) =
-            self.0.messages.find_one(filter.clone()).hint(by_document()).session(&mut *session).await?
-        else {
-            return Ok(0);
-        };
-        let found = read(document.clone());
-        let strikes = found.strikes.saturating_add(1);
-        if strikes >= self.0.settings.max_strikes {
-            let reason = format!("its relay died {strikes} times while it held this message alone");
-            let burial = Burial {
-                document,
-                attempts: found.attempts,
-                strikes,
-                reason,
-                key: found.key,
-                lane: lane.number,
-            };
-            self.bury(session, vec![burial], now).await?;
-            self.0.messages.delete_many(filter).hint(by_document()).session(&mut *session).await?;
-            self.refresh_parks(session, lane.number, &lane.keys).await?;
-            return Ok(1);
-        }
-        set.insert("strikes", i64::from(strikes));
-        self.0
-            .messages
-            .update_many(filter, doc! { "$set": set })
-            .hint(by_document())
-            .session(session)
-            .await?;
+        let updating = self.0.messages.update_many(filter, doc! { "$set": set });
+        updating.hint(by_document()).session(session).await?;
         Ok(0)
     }
 

@@ -155,10 +155,8 @@ impl Marks {
     /// Notes whether a claim of a lane on this server left messages behind.
     pub(crate) fn see_more(&self, server: i64, lane: i64, has_more: bool) {
         let mut state = self.state();
-        if state.server == server
-            && let Some(known) =
-                usize::try_from(lane).ok().and_then(|lane| state.known.has_more.get_mut(lane))
-        {
+        let (Some(state), Ok(lane)) = (state.of(server), usize::try_from(lane)) else { return };
+        if let Some(known) = state.known.has_more.get_mut(lane) {
             *known = has_more;
         }
     }

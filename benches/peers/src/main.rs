@@ -15,10 +15,8 @@ mod postgres;
 mod redis;
 
 use clap::{Parser, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use peer::{Measured, Ours, Peer};
-use pillarbox_benches::{BoxError, MongoBench, RedisBench, SqlBench, Subject};
-use std::time::Duration;
+use pillarbox_benches::{BoxError, MongoBench, RedisBench, SqlBench, Subject, progress};
 
 /// Drains outboxes and queues side by side.
 #[derive(Debug, Parser)]
@@ -95,8 +93,7 @@ async fn compare<S: Subject + 'static>(
     let server = ours.name();
     let mut all: Vec<Box<dyn Peer>> = vec![Box::new(Ours::new(ours, arguments.batch))];
     all.extend(peers);
-    let progress =
-        if arguments.json { ProgressBar::hidden() } else { bar(u64::from(arguments.runs), server) };
+    let progress = progress(arguments.json, u64::from(arguments.runs), server);
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); all.len()];
     for _ in 0..arguments.runs {
         for (peer, rates) in all.iter_mut().zip(&mut rates) {
@@ -126,15 +123,4 @@ async fn compare<S: Subject + 'static>(
 fn median(mut rates: Vec<f64>) -> f64 {
     rates.sort_by(f64::total_cmp);
     rates[rates.len() / 2]
-}
-
-fn bar(length: u64, server: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(length);
-    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {prefix} {wide_bar} {pos}/{len} {msg}")
-    {
-        bar.set_style(style);
-    }
-    bar.set_prefix(server);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

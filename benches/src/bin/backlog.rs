@@ -6,8 +6,7 @@
 //! ```
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
-use pillarbox_benches::{BoxError, Drained, RedisBacklog, ServerCalls, drain_here};
+use pillarbox_benches::{BoxError, Drained, RedisBacklog, ServerCalls, drain_here, progress};
 use pillarbox_redis::RedisStorage;
 use serde::Serialize;
 use std::io::{self, Write as _};
@@ -85,8 +84,8 @@ async fn main() -> Result<(), BoxError> {
 
 async fn measure(pending: u32, scheduled: u32) -> Result<Row, BoxError> {
     let count = u64::from(pending) + u64::from(scheduled);
-    let progress = ProgressBar::new(count).with_message("enqueueing");
-    progress.set_style(ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos}/{len} {msg}")?);
+    let progress = progress(false, count, "redis");
+    progress.set_message("enqueueing");
     let mut backlog = RedisBacklog::fill(pending, scheduled, |more| progress.inc(more as u64)).await?;
     progress.set_message("draining");
     let relay = tokio::process::Command::new(std::env::current_exe()?)

@@ -9,8 +9,7 @@
 //! published messages show only that nothing remains.
 
 use clap::{Parser, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
-use pillarbox_benches::{BoxError, ClaimTimes, Drained, Stored, claims, drain_here, fill};
+use pillarbox_benches::{BoxError, ClaimTimes, Drained, Stored, claims, drain_here, fill, progress};
 use pillarbox_core::{EnqueueAlone, Storage};
 use pillarbox_mongodb::{MongoConfig, MongoStorage};
 use pillarbox_redis::RedisStorage;
@@ -147,8 +146,7 @@ impl Case<'_> {
     async fn run<S: Storage + EnqueueAlone>(&self, storage: &S, url: &str) -> Result<Row, BoxError> {
         let name =
             self.name.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-        let progress =
-            if self.arguments.json { ProgressBar::hidden() } else { bar(u64::from(self.stored), &name) };
+        let progress = progress(self.arguments.json, u64::from(self.stored), &name);
         progress.set_message(format!("storing, {}", self.state.name()));
         fill(storage, self.state, self.stored, |more| progress.inc(u64::from(more))).await?;
         progress.set_message("claiming");
@@ -209,15 +207,4 @@ fn print(row: &Row, json: bool) -> Result<(), BoxError> {
         drained.resident_peak_mib
     )?;
     Ok(())
-}
-
-fn bar(length: u64, storage: &str) -> ProgressBar {
-    let bar = ProgressBar::new(length);
-    let template = "{elapsed_precise} {prefix} {wide_bar} {pos}/{len} {msg}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.set_prefix(storage.to_owned());
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

@@ -7,14 +7,12 @@
 //! ```
 
 use clap::{Parser, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use pillarbox_benches::{
     BoxError, BrokerName, Case, Keys, MemoryBench, MongoBench, RedisBench, Row, SqlBench, Subject, Work,
-    measure, plot, publish, table,
+    measure, plot, progress, publish, table,
 };
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Measures how fast an outbox enqueues and drains, beside the fastest that its store can do.
 #[derive(Debug, Parser)]
@@ -103,7 +101,7 @@ async fn main() -> Result<(), BoxError> {
         with_head = false;
     }
     for broker in &arguments.transport {
-        let progress = progress(&arguments, 1, broker.name());
+        let progress = progress(arguments.json, 1, broker.name());
         progress.set_message("building");
         let said = |row: &Row| {
             progress.set_message(format!("after {}", row.case));
@@ -146,7 +144,7 @@ fn say(arguments: &Arguments, row: &Row) -> Result<(), BoxError> {
 
 async fn run<S: Subject>(arguments: &Arguments, mut subject: S, messages: u32) -> Result<Vec<Row>, BoxError> {
     let cases = cases(arguments, messages);
-    let progress = progress(arguments, cases.len(), subject.name());
+    let progress = progress(arguments.json, cases.len() as u64, subject.name());
     let mut rows = Vec::new();
     for case in cases {
         let (work, keys) = (case.work.name(), case.keys.name());
@@ -207,18 +205,4 @@ fn drains(arguments: &Arguments) -> impl Iterator<Item = Case> + use<'_> {
             })
         })
     })
-}
-
-fn progress(arguments: &Arguments, length: usize, name: &'static str) -> ProgressBar {
-    if arguments.json {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(length as u64);
-    let template = "{elapsed_precise} {prefix} {wide_bar} {pos}/{len} {msg}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.set_prefix(name);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

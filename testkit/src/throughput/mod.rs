@@ -25,8 +25,8 @@ pub use row::Row;
 pub use supply::Supply;
 
 use pillarbox_core::{Message, Transport};
-use row::{Cost, Rounds};
-use std::time::Instant;
+use processor::Cost;
+use row::Rounds;
 
 /// How many messages a batch has, of the client's and of the relay's.
 pub const BATCH: usize = 500;
@@ -145,14 +145,7 @@ where
     }
 
     async fn cost(&self, work: impl Future<Output = Result<(), BoxError>>) -> Result<Cost, BoxError> {
-        let server = || self.server.map(processor::used_by);
-        let (server_before, client_before, begun) = (server(), processor::used_here(), Instant::now());
-        work.await?;
-        let cost = Cost {
-            took: begun.elapsed(),
-            client: processor::used_here().saturating_sub(client_before),
-            server: server().zip(server_before).map(|(after, before)| after.saturating_sub(before)),
-        };
+        let cost = processor::cost(self.server, work).await?;
         (self.clear)().await?;
         Ok(cost)
     }

@@ -1,18 +1,46 @@
 //! How much processor something takes, as Linux tells it. Elsewhere nothing is known, and everything is zero.
 
+use super::BoxError;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How much time and processor something took.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// How long it took.
+    pub took: Duration,
+    /// What this process used.
+    pub client: Duration,
+    /// What the server used; none where there was no process to ask for.
+    pub server: Option<Duration>,
+}
+
+/// What `work` costs, in the process of the server too.
+///
+/// # Errors
+/// Those of `work`.
+pub async fn cost(
+    server: Option<u32>,
+    work: impl Future<Output = Result<(), BoxError>>,
+) -> Result<Cost, BoxError> {
+    let used = || server.map(used_by);
+    let (server_before, client_before, begun) = (used(), used_here(), Instant::now());
+    work.await?;
+    let (took, client) = (begun.elapsed(), used_here().saturating_sub(client_before));
+    let server = used().zip(server_before).map(|(after, before)| after.saturating_sub(before));
+    Ok(Cost { took, client, server })
+}
 
 /// How much processor a process, and those that it started, have used so far; zero for one that has ended.
 ///
 /// Linux tells it to the nanosecond, thread by thread. A thread that ends takes its figure along.
-pub fn used_by(process: u32) -> Duration {
+fn used_by(process: u32) -> Duration {
     let own = threads(process);
     children(process).into_iter().map(used_by).fold(own, |sum, child| sum + child)
 }
 
 /// The same for this process alone, without the servers that it started.
-pub fn used_here() -> Duration {
+fn used_here() -> Duration {
     threads(std::process::id())
 }
 

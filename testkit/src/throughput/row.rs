@@ -1,3 +1,4 @@
+use super::processor::Cost;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -54,14 +55,6 @@ impl fmt::Display for Row {
         let client = format!("{:.2} ({:.2})", self.relay_us, self.client_us);
         write!(formatter, " {server:>22} {client:>21}")
     }
-}
-
-/// How much time and processor one measurement took.
-#[derive(Clone, Copy)]
-pub(super) struct Cost {
-    pub(super) took: Duration,
-    pub(super) client: Duration,
-    pub(super) server: Option<Duration>,
 }
 
 /// All measurements of one case.
