@@ -1,7 +1,7 @@
 //! A network that can be broken: a proxy between a client and a server.
 //!
 //! ```text
-//!   client ──requests──▶ proxy ──▶ server       stall, stall_replies: bytes wait, connections stay
+//!   client ──requests──▶ proxy ──▶ server       stall, stall_replies, stall_requests_after: bytes wait, connections stay
 //!          ◀──replies───       ◀──              delay: each chunk arrives later
 //!                                               cut: connections end, new ones are welcome
 //!                                               refuse: connections end, new ones are refused
@@ -93,6 +93,12 @@ impl Proxy {
     /// Forwards requests and holds replies back. Followed by a [`cut`](Self::cut), the server has done what the client will never know.
     pub fn stall_replies(&self) {
         self.shared.set_stall(false, true);
+    }
+
+    /// Forwards so many more bytes of requests, and at most a chunk of 16 KiB beyond, then holds back what follows. What the server answers
+    /// arrives. Followed by the server's death, that death is in the middle of what was being sent, on however slow a machine.
+    pub fn stall_requests_after(&self, bytes: u64) {
+        self.shared.stall_requests_after(bytes);
     }
 
     /// Leaves all connections half open: the server sees their end, the clients see nothing, whatever they send and however long

@@ -31,6 +31,8 @@ impl<T> Each<T> {
 pub(super) struct State {
     is_listening: bool,
     is_stalled: Each<bool>,
+    /// Once so many bytes of requests were forwarded, the rest is held back.
+    passing: Option<u64>,
     delay: Duration,
     /// The sockets of each open connection. One that is not here was cut, and its threads are about to end.
     pub(super) connections: HashMap<u64, Vec<TcpStream>>,
@@ -70,7 +72,14 @@ impl Shared {
     }
 
     pub(super) fn set_stall(&self, requests: bool, replies: bool) {
-        self.change(|state| state.is_stalled = Each { requests, replies });
+        self.change(|state| {
+            state.is_stalled = Each { requests, replies };
+            state.passing = None;
+        });
+    }
+
+    pub(super) fn stall_requests_after(&self, bytes: u64) {
+        self.change(|state| state.passing = Some(state.forwarded.requests + bytes));
     }
 
     pub(super) fn set_delay(&self, delay: Duration) {
@@ -131,7 +140,10 @@ impl Shared {
                 return false;
             }
             let left = (arrival + state.delay).saturating_duration_since(Instant::now());
-            let is_stalled = *state.is_stalled.of(direction) || state.half_open.contains(&number);
+            let has_passed = state.passing.is_some_and(|most| state.forwarded.requests >= most);
+            let is_stalled = *state.is_stalled.of(direction)
+                || (has_passed && direction == Direction::Requests)
+                || state.half_open.contains(&number);
             if !is_stalled && left.is_zero() {
                 return true;
             }

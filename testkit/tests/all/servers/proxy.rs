@@ -167,6 +167,20 @@ fn loses_the_reply_to_a_request_that_arrived() {
 }
 
 #[test]
+fn holds_back_what_follows_a_number_of_bytes() {
+    let proxy = Proxy::start(echo()).unwrap();
+    let mut stream = connect(&proxy);
+    exchange(&mut stream, b"before");
+    proxy.stall_requests_after(3);
+    exchange(&mut stream, b"one");
+    stream.write_all(b"two").unwrap();
+    assert!(is_silent(&mut stream));
+    assert_eq!((proxy.request_bytes(), proxy.reply_bytes()), (9, 9));
+    proxy.heal().unwrap();
+    expect(&mut stream, b"two");
+}
+
+#[test]
 fn a_half_open_connection_is_silent_and_new_ones_work() {
     let proxy = Proxy::start(echo()).unwrap();
     let mut old = connect(&proxy);

@@ -17,13 +17,21 @@ async fn killed_in_the_middle_of_the_batch() {
     all_ok(&publish(&transport, &messages(1, 10)).await);
     place.purge().await;
     let batch = messages(15_000, 1_000);
+    let (sent, confirmed) = (proxy.request_bytes(), proxy.reply_bytes());
+    proxy.stall_requests_after(5_000_000);
     let kill = async {
-        // What arrives with the end of the connection may be lost: the client reads the first before the last is sent.
-        for _ in 0..3 {
-            let before = proxy.reply_bytes();
-            until("something is confirmed", || proxy.reply_bytes() > before).await;
-        }
+        until("a part has arrived", || proxy.request_bytes() >= sent + 5_000_000).await;
+        until("something is confirmed", || proxy.reply_bytes() > confirmed).await;
+        // What arrives with the end of the connection may be lost, so the client gets the time to read: many turns of its runtime.
+        let (mut last, mut quiet) = (0, 0);
+        until("nothing more is confirmed", || {
+            let now = proxy.reply_bytes();
+            quiet = if std::mem::replace(&mut last, now) == now { quiet + 1 } else { 0 };
+            quiet > 50
+        })
+        .await;
         node.kill();
+        proxy.heal().unwrap();
     };
     let (outcomes, ()) = join(publish(&transport, &batch), kill).await;
     let tally = Tally::of(&outcomes, ErrorKind::Unavailable);
