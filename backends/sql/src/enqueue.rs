@@ -48,7 +48,7 @@ impl<D: Dialect> SqlStorage<D> {
         self.retried("enqueue", || async {
             let mut transaction = Own::begin(&self.0.pool, &self.0.turns, &self.0.begin).await?;
             D::insert(&mut transaction, &self.0.tables, messages, &self.0.config).await?;
-            transaction.commit("").await
+            transaction.commit().await
         })
         .await
     }

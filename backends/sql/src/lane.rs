@@ -26,7 +26,7 @@ pub(crate) struct Lane {
     pub(crate) solo: bool,
     pub(crate) renewed: bool,
     pub(crate) run: Vec<i64>,
-    settled_fence: Option<i64>,
+    pub(crate) settled_fence: Option<i64>,
     settled_nonce: Option<Nonce>,
 }
 

@@ -47,6 +47,11 @@
 //! What is committed survives what the database's own commits survive: SQLite is set to `journal_mode=WAL` and `synchronous=FULL`, and the
 //! start warns about a PostgreSQL or MySQL that is set to lose commits in a crash.
 //!
+//! A claim alone is not waited for: on PostgreSQL (`synchronous_commit=off` for that one transaction) and SQLite (`synchronous=NORMAL`)
+//! it is answered before it is on the disk. A settlement is, with every claim before it. A crash of the server, or of SQLite's machine,
+//! may so undo the last claims: their messages can be claimed at once, and the relay that holds them still is fenced when it settles. That
+//! is what an expired lease looks like, and costs duplicates only.
+//!
 //! # A lane is held as a whole
 //!
 //! While a relay holds a run of a lane, the messages behind it wait, also those of other keys. A run that was handed back with a delay

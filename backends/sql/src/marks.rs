@@ -12,8 +12,9 @@
 //! Among decided places a mark moves as lanes are read and emptied: to the first message that a claim finds, and past a run that was
 //! published as a whole, if the claim left out no message between. Now and then a look finds where each lane begins, whoever emptied it.
 //!
-//! The rows of lanes are updated with every claim, and their old versions stay in the same way. A fence never falls, so a handle asks for
-//! rows with the last fence that it has seen, or a later one, and the index passes the rest.
+//! The rows of lanes are updated with every claim, and their old versions stay in the same way. A fence that was settled never falls, so a
+//! handle asks for rows with the last such fence that it has seen, or a later one, and the index passes the rest. That of a claim can fall:
+//! a claim need not be on the disk when the server crashes.
 //!
 //! All this holds for one server. After a failover the sequence may be behind what was seen, so marks are forgotten with the server.
 
@@ -64,7 +65,7 @@ struct State {
 pub(crate) struct Known {
     /// Of each a place below which nothing waits, and nothing ever will.
     pub(crate) from: [i64; COUNT],
-    /// Of each a fence that was committed.
+    /// Of each a fence that was settled.
     fences: [i64; COUNT],
     /// All places up to here are decided.
     decided: i64,
@@ -138,7 +139,7 @@ impl Marks {
         (state.server, state.known)
     }
 
-    /// Notes fences that are committed on this server.
+    /// Notes fences that were settled on this server.
     pub(crate) fn see_fences(&self, server: i64, fences: impl Iterator<Item = (i64, i64)>) {
         let mut state = self.state();
         if state.server != server {
@@ -286,7 +287,7 @@ pub(crate) async fn advance<D: Dialect>(storage: &SqlStorage<D>) -> Result<(), F
     let ((above, mut arguments), (lanes, fences)) = (above::<D>(&known), lanes::<D>(&known));
     arguments.extend(fences);
     let sql = format!(
-        "SELECT l.lane, (SELECT m.seq FROM {{message}} m WHERE {}{above} ORDER BY m.line, m.seq LIMIT 1), l.fence {lanes}",
+        "SELECT l.lane, (SELECT m.seq FROM {{message}} m WHERE {}{above} ORDER BY m.line, m.seq LIMIT 1), l.settled_fence {lanes}",
         D::in_line("l.lane")
     );
     let (mut heads, mut fences) = ([None; COUNT], Vec::new());

@@ -53,6 +53,16 @@ impl Failure {
     }
 }
 
+/// What a claim has changed so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Change {
+    Nothing,
+    /// Lanes were taken.
+    Leases,
+    /// Messages were moved, struck or buried.
+    Messages,
+}
+
 /// A transaction, with the words of its dialect.
 pub(crate) struct Session<'a, D: Dialect> {
     transaction: Transaction<D>,
@@ -71,7 +81,8 @@ impl<'a, D: Dialect> Session<'a, D> {
     /// The transaction of a claim, which no other claim of this nonce runs beside.
     pub(crate) async fn begin_claim(storage: &'a SqlStorage<D>, nonce: &Nonce) -> Result<Self, Failure> {
         let high = nonce.as_bytes().first_chunk().map_or(0, |high| i64::from_be_bytes(*high));
-        let statement = format!("{}{}", storage.0.begin, D::CLAIM_BEGIN.replace('@', &high.to_string()));
+        let nonce = D::CLAIM_BEGIN.replace('@', &high.to_string());
+        let statement = format!("{}{}{nonce}", D::BEFORE_CLAIM, storage.0.begin);
         Self::begin(storage, &storage.0.turns, &statement).await
     }
 
@@ -217,21 +228,25 @@ impl<'a, D: Dialect> Session<'a, D> {
     }
 
     pub(crate) async fn commit(self) -> Result<(), Failure> {
-        self.transaction.commit("").await
+        self.transaction.commit().await
     }
 
     /// Ends it without a change.
     pub(crate) async fn roll_back(self) {
-        self.transaction.roll_back("").await;
+        self.transaction.roll_back().await;
     }
 
     /// Ends the transaction of a claim.
-    pub(crate) async fn end_claim(self, has_changed: bool) -> Result<(), Failure> {
-        if has_changed {
-            return self.transaction.commit(D::CLAIM_END).await;
+    pub(crate) async fn end_claim(self, change: Change) -> Result<(), Failure> {
+        let by = |statement| format!("{statement}; {}", D::CLAIM_END);
+        match change {
+            Change::Nothing => {
+                self.transaction.roll_back_by(by("ROLLBACK")).await;
+                Ok(())
+            }
+            Change::Leases => self.transaction.commit_by(by(D::COMMIT_LEASES)).await,
+            Change::Messages => self.transaction.commit_by(by("COMMIT")).await,
         }
-        self.transaction.roll_back(D::CLAIM_END).await;
-        Ok(())
     }
 
     fn words(&self, sql: &str) -> String {

@@ -43,16 +43,26 @@ impl<D: Dialect> Transaction<D> {
         Ok(transaction)
     }
 
-    /// Makes its changes last; `also` stands behind the statement.
-    pub(crate) async fn commit(mut self, also: &str) -> Result<(), Failure> {
-        D::script(&mut self, format!("COMMIT{also}")).await.map_err(Failure::Commit)?;
+    /// Makes its changes last.
+    pub(crate) async fn commit(self) -> Result<(), Failure> {
+        self.commit_by("COMMIT".to_owned()).await
+    }
+
+    /// Makes its changes last, by a script that commits.
+    pub(crate) async fn commit_by(mut self, script: String) -> Result<(), Failure> {
+        D::script(&mut self, script).await.map_err(Failure::Commit)?;
         self.is_open = false;
         Ok(())
     }
 
     /// Ends it without a change. Whether that is heard does not matter.
-    pub(crate) async fn roll_back(mut self, also: &str) {
-        match D::script(&mut self, format!("ROLLBACK{also}")).await {
+    pub(crate) async fn roll_back(self) {
+        self.roll_back_by("ROLLBACK".to_owned()).await;
+    }
+
+    /// Ends it without a change, by a script that rolls back.
+    pub(crate) async fn roll_back_by(mut self, script: String) {
+        match D::script(&mut self, script).await {
             Ok(()) => self.is_open = false,
             Err(error) => tracing::debug!(%error, "a transaction without changes could not be ended"),
         }
@@ -81,9 +91,11 @@ impl<D: Dialect> Drop for Transaction<D> {
         runtime.spawn(async move {
             let end = async {
                 if is_open {
-                    let rollback = D::script(&mut connection, format!("ROLLBACK{}", D::CLAIM_END)).await;
+                    let rollback = D::script(&mut connection, "ROLLBACK".to_owned()).await;
                     // That there is nothing to roll back is an answer too.
-                    if !matches!(rollback, Ok(()) | Err(sqlx::Error::Database(_))) {
+                    let is_over = matches!(rollback, Ok(()) | Err(sqlx::Error::Database(_)));
+                    // Apart, since it must run in that case too.
+                    if !is_over || end_of_claim::<D>(&mut connection).await.is_err() {
                         connection.close_on_drop();
                         return;
                     }
@@ -97,6 +109,13 @@ impl<D: Dialect> Drop for Transaction<D> {
             drop(turn);
         });
     }
+}
+
+async fn end_of_claim<D: Dialect>(connection: &mut D::Connection) -> Result<(), sqlx::Error> {
+    if D::CLAIM_END.is_empty() {
+        return Ok(());
+    }
+    D::script(connection, D::CLAIM_END.to_owned()).await
 }
 
 /// Runs a whole transaction again while it collides with others, for as long as one call may take.

@@ -61,7 +61,8 @@ impl<D: Dialect> Claiming<'_, D> {
         let has_returned = rows.iter().map(|row| Ok(D::int(row, lane::BESIDE)?.is_some()));
         let has_returned = has_returned.collect::<Result<Vec<bool>, sqlx::Error>>()?;
         let lanes = Lane::read_all::<D>(&rows)?;
-        self.storage.0.marks.see_fences(self.server, lanes.iter().map(|lane| (lane.lane, lane.fence)));
+        let settled = lanes.iter().filter_map(|lane| Some((lane.lane, lane.settled_fence?)));
+        self.storage.0.marks.see_fences(self.server, settled);
         Ok(lanes.into_iter().zip(has_returned).collect())
     }
 }

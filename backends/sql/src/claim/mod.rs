@@ -10,7 +10,7 @@ use crate::lane::{self, Lane};
 use crate::layout::{LANES, in_list, state};
 use crate::marks::{self, lanes};
 use crate::record::{Read, Row, Spot};
-use crate::session::{Failure, Session, arguments, time};
+use crate::session::{Change, Failure, Session, arguments, time};
 use crate::storage::MAX_RUN;
 use pillarbox_core::{Claim, Claimed, Entry, HeadPolicy, Text};
 use std::collections::{HashMap, HashSet};
@@ -45,7 +45,7 @@ pub(crate) async fn claim<D: Dialect>(storage: &SqlStorage<D>, claim: &Claim) ->
         if !claiming.has_work().await? {
             return claiming.end().await;
         }
-        claiming.session.end_claim(false).await?;
+        claiming.session.end_claim(Change::Nothing).await?;
     }
     let session = Session::begin_claim(storage, &claim.nonce).await?;
     let mut claiming = Claiming::new(storage, session, claim);
@@ -74,7 +74,7 @@ struct Claiming<'a, D: Dialect> {
     bytes: usize,
     /// Whether more was there than this claim may take.
     is_cut_short: bool,
-    changed: bool,
+    changed: Change,
     /// The lanes that were looked at.
     seen: Vec<i64>,
     /// The lanes of which messages that came back were not read, since none seemed to be due.
@@ -98,7 +98,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
             room: claim.limit.min(MAX_RUN) as usize,
             bytes: 0,
             is_cut_short: false,
-            changed: false,
+            changed: Change::Nothing,
             seen: Vec::new(),
             not_asked: Vec::new(),
             has_held: true,
@@ -186,7 +186,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         let due: Vec<i64> = due.collect::<Result<_, sqlx::Error>>()?;
         if !due.is_empty() {
             keys::enqueue_again(&mut self.session, &due, "deliver_at", "scheduled_at, seq").await?;
-            self.changed = true;
+            self.changed = Change::Messages;
         }
         Ok(())
     }
@@ -269,7 +269,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         lane.nonce = None;
         lane.run.clear();
         lane.not_before = 0;
-        self.changed = true;
+        self.changed = Change::Messages;
         Ok(())
     }
 
@@ -366,7 +366,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
             );
             self.session.execute_once(&sql, arguments![due]).await?;
         }
-        self.changed = true;
+        self.changed = Change::Messages;
         Ok(())
     }
 
@@ -428,7 +428,7 @@ impl<'a, D: Dialect> Claiming<'a, D> {
             self.storage.0.marks.see_spots(self.server, (lane.lane, lane.fence), spots);
         }
         lane.store(&mut self.session).await?;
-        self.changed = true;
+        self.changed = self.changed.max(Change::Leases);
         self.hand_out(lane, messages);
         Ok(())
     }

@@ -67,6 +67,9 @@ pub trait Dialect: Database {
     const NOW: &'static str;
     /// What tells the server from one that takes its place; needed with [`WRITERS`](Self::WRITERS) only.
     const SERVER: &'static str = "0";
+    /// Before what begins the transaction of a claim: lets its commit be answered before it is on the disk, see
+    /// [`COMMIT_LEASES`](Self::COMMIT_LEASES). What it changes is put back by [`CLAIM_END`](Self::CLAIM_END).
+    const BEFORE_CLAIM: &'static str = "";
     /// Behind what begins the transaction of a claim: keeps a second claim of one nonce, a number in place of the `@`, waiting until the
     /// first has ended.
     const CLAIM_BEGIN: &'static str = "";
@@ -91,7 +94,11 @@ pub trait Dialect: Database {
     const LOCKS_BY_LIMIT: bool = true;
     /// Whether a part of a query, its `WITH`, may lock rows.
     const LOCKS_IN_PARTS: bool = true;
-    /// Ends the transaction of a claim, behind `COMMIT` or `ROLLBACK`.
+    /// Commits a claim that has changed leases only. It need not be on the disk when it is answered: a crash that undoes it leaves what an
+    /// expired lease leaves, except that the fence may be given out once more, and a token's nonce tells the two apart. A settlement is on
+    /// the disk, with every claim before it.
+    const COMMIT_LEASES: &'static str = "COMMIT";
+    /// Puts back, after the transaction of a claim or of anything else, what a claim had set for its connection.
     const CLAIM_END: &'static str = "";
     /// How many lanes a claim locks at a time.
     const LANES_AT_ONCE: usize;

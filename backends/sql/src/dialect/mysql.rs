@@ -24,7 +24,7 @@ impl Dialect for MySql {
     const NOW: &'static str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
     // The lock belongs to the connection, which ends with a transaction that was dropped.
     const CLAIM_BEGIN: &'static str = "; DO GET_LOCK('pillarbox @', 5)";
-    const CLAIM_END: &'static str = "; DO RELEASE_ALL_LOCKS()";
+    const CLAIM_END: &'static str = "DO RELEASE_ALL_LOCKS()";
     const BY_PLACE: &'static str = " FORCE INDEX (PRIMARY)";
     const LIST: Option<&'static str> =
         Some("JSON_TABLE('[@]', '$[*]' COLUMNS (place BIGINT PATH '$')) p STRAIGHT_JOIN");

@@ -38,6 +38,7 @@ impl Dialect for Postgres {
     const BEGIN_READ: Option<&'static str> = None;
     const NOW: &'static str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     const CLAIM_BEGIN: &'static str = "; SELECT pg_advisory_xact_lock(@)";
+    const COMMIT_LEASES: &'static str = "SET LOCAL synchronous_commit = off; COMMIT";
     const SERVER: &'static str = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const FOR_UPDATE: &'static str = " FOR UPDATE";

@@ -25,6 +25,9 @@ impl Dialect for Sqlite {
     const NUMBERED: bool = false;
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const BEGIN_READ: Option<&'static str> = Some("BEGIN DEFERRED");
+    // Whoever loses the power loses all relays of the file with it. A settlement syncs the whole log, and so the claims before it.
+    const BEFORE_CLAIM: &'static str = "PRAGMA synchronous = NORMAL; ";
+    const CLAIM_END: &'static str = "PRAGMA synchronous = FULL";
     const NOW: &'static str = "CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)";
     const SKIP_LOCKED: &'static str = "";
     const FOR_UPDATE: &'static str = "";

@@ -81,7 +81,7 @@ impl Admin for SpakkyStorage {
             .bind(now.before(self.0.claim_timeout).as_micros())
             .fetch_one(&mut *transaction)
             .await?;
-            transaction.roll_back("").await;
+            transaction.roll_back().await;
             let number = |column| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.unsigned_abs());
             let (open, claimed) = (number(0)?, number(1)?);
             let (dead, published) = (number(2)?, number(3)?);
@@ -150,7 +150,7 @@ impl Admin for SpakkyStorage {
             .bind(i64::from(limit))
             .execute(&mut *transaction)
             .await?;
-            transaction.commit("").await?;
+            transaction.commit().await?;
             Ok(done.rows_affected())
         }))
     }

@@ -76,7 +76,7 @@ impl EnqueueAlone for SpakkyStorage {
         Box::pin(self.retried("enqueue", move || async move {
             let mut transaction = Own::begin(&self.0.pool, &None, &self.0.begin).await?;
             self.insert(&mut transaction, messages).await?;
-            transaction.commit("").await
+            transaction.commit().await
         }))
     }
 }

@@ -221,12 +221,12 @@ impl SpakkyStorage {
             .fetch_all(&mut *transaction)
             .await?;
             if rows.len() == held.ids.len() && held.lease_until > now {
-                transaction.roll_back("").await;
+                transaction.roll_back().await;
                 return Ok(answer(now, token, &held, &rows)?);
             }
         }
         if claim.limit == 0 || claim.solo {
-            transaction.roll_back("").await;
+            transaction.roll_back().await;
             return Ok(Claimed { now, ..Claimed::default() });
         }
         let rows = sqlx::query(concat!(
@@ -250,7 +250,7 @@ impl SpakkyStorage {
             .bind(self.0.max_retries)
             .fetch_one(&mut *transaction)
             .await?;
-            transaction.roll_back("").await;
+            transaction.roll_back().await;
             let next_due =
                 first.map(|first| Timestamp::from_micros(first + 1).after(self.0.claim_timeout).max(now));
             return Ok(Claimed { now, next_due, ..Claimed::default() });
@@ -264,7 +264,7 @@ impl SpakkyStorage {
         let held = Held { ids, claimed_at: vec![now.as_micros()], lease_until, since: now };
         // Noted before the commit, so that a repetition finds what a lost answer has claimed.
         let token = self.runs().note(claim.nonce, held.clone());
-        transaction.commit("").await?;
+        transaction.commit().await?;
         Ok(answer(now, token, &held, &rows)?)
     }
 
@@ -274,7 +274,7 @@ impl SpakkyStorage {
         let held = match known {
             Ok(held) => held,
             Err(outcome) => {
-                transaction.roll_back("").await;
+                transaction.roll_back().await;
                 return Ok(Renewed { outcome, at: now, lease_until: None });
             }
         };
@@ -290,12 +290,12 @@ impl SpakkyStorage {
         .execute(&mut *transaction)
         .await?;
         if renewed.rows_affected() != held.ids.len() as u64 {
-            transaction.roll_back("").await;
+            transaction.roll_back().await;
             return Ok(Renewed { outcome: Outcome::Fenced, at: now, lease_until: None });
         }
         let lease_until = held.lease_until.max(now.after(lease.min(self.0.claim_timeout)));
         self.runs().renewed(token, now.as_micros(), lease_until);
-        transaction.commit("").await?;
+        transaction.commit().await?;
         Ok(Renewed { outcome: Outcome::Applied, at: now, lease_until: Some(lease_until) })
     }
 
@@ -305,7 +305,7 @@ impl SpakkyStorage {
         let held = match known {
             Ok(held) => held,
             Err(outcome) => {
-                transaction.roll_back("").await;
+                transaction.roll_back().await;
                 return Ok(Settled { outcome, at: now });
             }
         };
@@ -318,7 +318,7 @@ impl SpakkyStorage {
         .fetch_all(&mut *transaction)
         .await?;
         if current.len() != held.ids.len() {
-            transaction.roll_back("").await;
+            transaction.roll_back().await;
             return Ok(Settled { outcome: Outcome::Fenced, at: now });
         }
         for (change, ids) in self.changes(&held, settlement, now)? {
@@ -341,7 +341,7 @@ impl SpakkyStorage {
             .execute(&mut *transaction)
             .await?;
         }
-        transaction.commit("").await?;
+        transaction.commit().await?;
         self.runs().settled(token);
         Ok(Settled { outcome: Outcome::Applied, at: now })
     }

@@ -20,3 +20,4 @@ mod pooler;
 mod retention;
 mod spakky;
 mod support;
+mod unsynced_claims;
