@@ -79,6 +79,8 @@ fn row(told: throughput::Row) -> Row {
     row.rates(told.client_per_s.max(told.client_batches_per_s) as u64, told.relay_per_s as u64);
     row.server_us = told.server_us.map(hundredths);
     row.floor_server_us = told.client_server_us.map(hundredths);
+    (row.p50_ms, row.p99_ms) = (Some(hundredths(told.p50_ms)), Some(hundredths(told.p99_ms)));
+    row.floor_p50_ms = Some(hundredths(told.client_p50_ms));
     row.client_us = Some(hundredths(told.relay_us));
     row.floor_client_us = Some(hundredths(told.client_us));
     row

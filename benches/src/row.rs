@@ -74,15 +74,22 @@ pub struct Row {
     /// Bytes that the store takes for each message that waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<f64>,
-    /// Milliseconds from the begin of the enqueueing transaction to the publish that half of the messages stayed under.
+    /// Milliseconds that half of the messages stayed under: in stores from the begin of the enqueueing transaction to the publish through a
+    /// relay that waits, in transports from the publish of a single message to its confirmation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p50_ms: Option<f64>,
     /// The same for 99 of 100 messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p99_ms: Option<f64>,
-    /// Milliseconds that the enqueueing transaction itself takes in the median, which `p50_ms` includes.
+    /// The median that the floor takes: in stores the enqueueing transaction itself, which `p50_ms` includes, in transports the client.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub commit_p50_ms: Option<f64>,
+    pub floor_p50_ms: Option<f64>,
+    /// Milliseconds in the median from the end of the enqueueing transaction to the publish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake_p50_ms: Option<f64>,
+    /// The same for 99 of 100 messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake_p99_ms: Option<f64>,
 }
 
 impl Row {
@@ -108,7 +115,9 @@ impl Row {
             bytes: None,
             p50_ms: None,
             p99_ms: None,
-            commit_p50_ms: None,
+            floor_p50_ms: None,
+            wake_p50_ms: None,
+            wake_p99_ms: None,
         }
     }
 

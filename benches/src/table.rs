@@ -2,7 +2,7 @@ use crate::Row;
 use std::fmt::Write as _;
 
 const HEAD: &str = "\
-store    transport     work        case       fails  side  batch   floor/s    ours/s  ratio    loop/s  server us (floor)  client us (floor)  bytes  p50 ms  p99 ms  commit
+store    transport     work        case       fails  side  batch   floor/s    ours/s  ratio    loop/s  server us (floor)  client us (floor)  bytes  p50 ms (floor)  p99 ms  wake p50 (p99)
 ";
 
 /// The rows as lines for people.
@@ -18,7 +18,7 @@ pub fn table(rows: &[Row], with_head: bool) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             lines,
-            "{:<8} {:<13} {:<11} {:<10} {:>4}% {:>5} {:>6} {:>9} {:>9} {:>6} {:>9} {:>18} {:>18} {:>6} {:>7} {:>7} {:>7}",
+            "{:<8} {:<13} {:<11} {:<10} {:>4}% {:>5} {:>6} {:>9} {:>9} {:>6} {:>9} {:>18} {:>18} {:>6} {:>15} {:>7} {:>15}",
             row.storage,
             row.transport,
             row.work.name(),
@@ -33,9 +33,9 @@ pub fn table(rows: &[Row], with_head: bool) -> String {
             pair(row.server_us, row.floor_server_us),
             pair(row.client_us, row.floor_client_us),
             number(row.bytes, 0),
-            number(row.p50_ms, 2),
+            pair(row.p50_ms, row.floor_p50_ms),
             number(row.p99_ms, 2),
-            number(row.commit_p50_ms, 2),
+            pair(row.wake_p50_ms, row.wake_p99_ms),
         );
     }
     lines

@@ -74,7 +74,8 @@ impl StorageName {
         match self {
             Self::Memory => 500_000,
             Self::Redis => 200_000,
-            Self::Postgres | Self::Sqlite | Self::Mariadb | Self::Mongodb => 20_000,
+            Self::Postgres | Self::Sqlite => 60_000,
+            Self::Mariadb | Self::Mongodb => 20_000,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! way, as a relay has, and the faster of both ways is what the relay is compared with. Rounds alternate, and medians count.
 //!
 //! ```no_run
-//! # use pillarbox_core::{Message, Transport};
+//! # use pillarbox_core::{Message, Outcomes, Transport};
 //! # use pillarbox_testkit::throughput::{BoxError, Case, Comparison};
 //! # async fn shown(transport: impl Transport + Clone) -> Result<(), BoxError> {
 //! let publish_with_client = async |batches: usize, messages: &[Message]| Ok(());
@@ -24,9 +24,10 @@ pub use crate::storage::BoxError;
 pub use row::Row;
 pub use supply::Supply;
 
-use pillarbox_core::{Message, Transport};
+use pillarbox_core::{Message, Outcomes, Transport};
 use processor::Cost;
 use row::Rounds;
+use std::time::Instant;
 
 /// How many messages a batch has, of the client's and of the relay's.
 pub const BATCH: usize = 500;
@@ -38,6 +39,8 @@ pub const BATCHES: usize = 4;
 const MESSAGES: usize = 10_000;
 const PAYLOAD: usize = 256;
 const ROUNDS: usize = 7;
+/// How many messages are sent alone, for the time that one takes.
+const SENT_ALONE: usize = 300;
 
 /// How the messages of a measurement are keyed, and how many there are.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +139,26 @@ where
                 rounds.add(single, several, relayed);
             }
         }
+        self.send_alone(case, &mut rounds).await?;
         Ok(rounds.row(name, case.name(), case.messages))
+    }
+
+    /// Sends one message after the other, each alone, by the client and by the transport in turn.
+    async fn send_alone(&self, case: Case, rounds: &mut Rounds) -> Result<(), BoxError> {
+        let messages = Case { messages: SENT_ALONE, ..case }.make(self.topic)?;
+        let mut outcomes = Outcomes::new();
+        for pair in messages.chunks_exact(2) {
+            let (first, second) = pair.split_at(1);
+            let begun = Instant::now();
+            (self.client)(1, first).await?;
+            let client = begun.elapsed();
+            outcomes.reset(1);
+            let begun = Instant::now();
+            self.transport.publish(second, &mut outcomes).await;
+            rounds.add_alone(client, begun.elapsed());
+            outcomes.take(0).ok_or("a message has no outcome")??;
+        }
+        (self.clear)().await
     }
 
     async fn client_alone(&self, batches: usize, case: Case) -> Result<Cost, BoxError> {

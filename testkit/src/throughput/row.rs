@@ -26,12 +26,17 @@ pub struct Row {
     pub relay_us: f64,
     /// The same for the client with several batches at once.
     pub client_us: f64,
+    /// Milliseconds from the publish of a single message by the transport to its confirmation, which half of the messages stayed under.
+    pub p50_ms: f64,
+    /// The same for 99 of 100 messages.
+    pub p99_ms: f64,
+    /// The median for the client alone.
+    pub client_p50_ms: f64,
 }
 
 impl Row {
     /// Above the rows.
-    pub const HEADER: &'static str =
-        "case          client/s   4 batches/s   relay/s   ratio   broker us (client's)   relay us (client's)";
+    pub const HEADER: &'static str = "case          client/s   4 batches/s   relay/s   ratio   broker us (client's)   relay us (client's)   p50 ms (client's)   p99 ms";
 
     /// As a line of JSON.
     #[must_use]
@@ -53,7 +58,8 @@ impl fmt::Display for Row {
             _ => "-".to_owned(),
         };
         let client = format!("{:.2} ({:.2})", self.relay_us, self.client_us);
-        write!(formatter, " {server:>22} {client:>21}")
+        let alone = format!("{:.2} ({:.2})", self.p50_ms, self.client_p50_ms);
+        write!(formatter, " {server:>22} {client:>21} {alone:>19} {:>8.2}", self.p99_ms)
     }
 }
 
@@ -63,9 +69,16 @@ pub(super) struct Rounds {
     single: Vec<Cost>,
     several: Vec<Cost>,
     relayed: Vec<Cost>,
+    client_alone: Vec<Duration>,
+    transport_alone: Vec<Duration>,
 }
 
 impl Rounds {
+    pub(super) fn add_alone(&mut self, client: Duration, transport: Duration) {
+        self.client_alone.push(client);
+        self.transport_alone.push(transport);
+    }
+
     pub(super) fn add(&mut self, single: Cost, several: Cost, relayed: Cost) {
         self.single.push(single);
         self.several.push(several);
@@ -96,6 +109,9 @@ impl Rounds {
             client_server_us: server(&self.several),
             relay_us: each(median(&self.relayed, |cost| cost.client)),
             client_us: each(median(&self.several, |cost| cost.client)),
+            p50_ms: millis(&self.transport_alone, 50),
+            p99_ms: millis(&self.transport_alone, 99),
+            client_p50_ms: millis(&self.client_alone, 50),
         }
     }
 }
@@ -104,4 +120,11 @@ fn median(costs: &[Cost], figure: impl Fn(&Cost) -> Duration) -> Duration {
     let mut figures: Vec<Duration> = costs.iter().map(figure).collect();
     figures.sort_unstable();
     figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
+
+/// Milliseconds that so many of a hundred stayed under.
+fn millis(times: &[Duration], of_hundred: usize) -> f64 {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times.get(times.len() * of_hundred / 100).copied().unwrap_or_default().as_secs_f64() * 1e3
 }
