@@ -192,14 +192,13 @@ impl<'a, D: Dialect> Claiming<'a, D> {
     }
 
     async fn ordinary(&mut self) -> Result<(), Failure> {
-        while self.room > 0 && self.bytes < CLAIM_BYTES {
+        while self.has_room() {
             let lanes = self.lock_lanes().await?;
-            if lanes.is_empty() {
-                return Ok(());
-            }
+            // Then there are no others to ask for.
+            let are_all = lanes.len() < D::LANES_AT_ONCE;
             for (mut lane, has_returned) in lanes {
                 self.seen.push(lane.lane);
-                if self.room == 0 || self.bytes >= CLAIM_BYTES {
+                if !self.has_room() {
                     self.is_cut_short = true;
                     return Ok(());
                 }
@@ -214,9 +213,16 @@ impl<'a, D: Dialect> Claiming<'a, D> {
                     lane.store(&mut self.session).await?;
                 }
             }
+            if are_all && self.has_room() {
+                return Ok(());
+            }
         }
         self.is_cut_short = true;
         Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.room > 0 && self.bytes < CLAIM_BYTES
     }
 
     /// A claim of this lane ended without an outcome: its messages may be part of runs half as long, and the last of all is buried.
