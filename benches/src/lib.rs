@@ -30,7 +30,7 @@ pub use measure::{Case, fill_and_drain, measure};
 pub use memory_store::{MemoryBench, drain_memory};
 pub use messages::{Keys, PAYLOAD};
 pub use mongo_store::MongoBench;
-pub use nothing::{Nowhere, Still, Supply};
+pub use nothing::{Nowhere, Still};
 pub use plot::plot;
 pub use progress::progress;
 pub use redis_backlog::{RedisBacklog, ServerCalls};
