@@ -2,11 +2,12 @@
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pillarbox::TokioTimer;
-use pillarbox_benches::{Keys, Nowhere, Supply, drain_memory};
+use pillarbox_benches::{Keys, Nowhere, drain_memory};
 use pillarbox_core::{
-    AnyStorage, AnyTransport, CloudEvents, Command, Nonce, Record, Timestamp, Token, Verdict, step,
+    AnyStorage, AnyTransport, CloudEvents, Command, Message, Nonce, Record, Timestamp, Token, Verdict, step,
 };
 use pillarbox_memory::MemoryStorage;
+use pillarbox_testkit::throughput::Supply;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -54,26 +55,32 @@ fn relay(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("relay");
     group.throughput(Throughput::Elements(u64::from(MESSAGES))).sample_size(20);
-    for (name, keys) in [("unkeyed", Keys::None), ("100 keys", Keys::Of(100))] {
+    for (name, keys) in [("unkeyed", Keys::None), ("100 keys", Keys::Of(100)), ("a key each", Keys::Each)] {
+        let messages = messages(keys);
         for run_length in [1, BATCH] {
-            let supply = supply(keys, run_length);
             let id = BenchmarkId::new(name, format!("runs of {run_length}"));
             group.bench_function(id, |bencher| {
                 bencher.iter_batched(
-                    || supply.refill(),
-                    |()| runtime.block_on(supply.drain(supply, Nowhere, BATCH, TokioTimer::new())),
+                    || supply(&messages).runs_of(run_length),
+                    |supply| {
+                        let relaying = supply.relay_from(supply.clone(), Nowhere, TokioTimer::new());
+                        runtime.block_on(relaying).expect("everything is relayed");
+                        supply
+                    },
                     BatchSize::PerIteration,
                 );
             });
         }
     }
-    let supply = supply(Keys::None, BATCH);
+    let messages = messages(Keys::None);
     group.bench_function("unkeyed, behind AnyStorage and AnyTransport", |bencher| {
         bencher.iter_batched(
-            || supply.refill(),
-            |()| {
-                let (storage, transport) = (AnyStorage::new(supply), AnyTransport::new(Nowhere));
-                runtime.block_on(supply.drain(storage, transport, BATCH, TokioTimer::new()))
+            || supply(&messages),
+            |supply| {
+                let (storage, transport) = (AnyStorage::new(supply.clone()), AnyTransport::new(Nowhere));
+                let relaying = supply.relay_from(storage, transport, TokioTimer::new());
+                runtime.block_on(relaying).expect("everything is relayed");
+                supply
             },
             BatchSize::PerIteration,
         );
@@ -89,8 +96,7 @@ fn memory(criterion: &mut Criterion) {
     for (name, keys) in
         [("unkeyed", Keys::None), ("100 keys", Keys::Of(100)), ("10,000 keys", Keys::Of(10_000))]
     {
-        let messages: Vec<_> =
-            (0..MESSAGES).map(|number| keys.message(number).expect("a message within the limits")).collect();
+        let messages = messages(keys);
         group.bench_function(BenchmarkId::new("drain", name), |bencher| {
             bencher.iter_batched(
                 || {
@@ -106,10 +112,12 @@ fn memory(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn supply(keys: Keys, run_length: u32) -> &'static Supply {
-    let supply = Supply::new(keys, MESSAGES, run_length).expect("messages within the limits");
-    // Once per case: a relay's storage outlives it.
-    Box::leak(Box::new(supply))
+fn messages(keys: Keys) -> Vec<Message> {
+    (0..MESSAGES).map(|number| keys.message(number).expect("a message within the limits")).collect()
+}
+
+fn supply(messages: &[Message]) -> Supply {
+    Supply::new(messages.to_vec()).expect("few enough messages")
 }
 
 fn runtime() -> tokio::runtime::Runtime {

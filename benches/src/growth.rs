@@ -17,6 +17,8 @@ pub enum Stored {
     Pending,
     /// Messages that are due tomorrow.
     Scheduled,
+    /// Messages that were scheduled and fell due at one moment.
+    Due,
     /// Messages that were published; they are kept where the store can.
     Published,
     /// Dead letters.
@@ -29,24 +31,29 @@ impl Stored {
         match self {
             Self::Pending => "pending",
             Self::Scheduled => "scheduled",
+            Self::Due => "due",
             Self::Published => "published",
             Self::Dead => "dead",
         }
     }
 }
 
-/// How long claims and settlements took, each claim one at a time.
+/// How long claims and settlements took, each one at a time.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ClaimTimes {
     /// Milliseconds of a claim in the median.
     pub claim_p50_ms: f64,
     /// Milliseconds that 99 of 100 claims stayed under.
     pub claim_p99_ms: f64,
+    /// Milliseconds of the slowest claim: as long may the store have kept others waiting.
+    pub claim_max_ms: f64,
     /// Milliseconds of a settlement in the median.
     pub settle_p50_ms: f64,
+    /// Milliseconds of the slowest settlement.
+    pub settle_max_ms: f64,
 }
 
-/// What a relay in a process of its own says of itself.
+/// What a relay says of itself.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Drained {
     /// Messages a second.
@@ -57,7 +64,7 @@ pub struct Drained {
     pub resident_peak_mib: f64,
 }
 
-/// Stores `count` messages in that state; `progress` is told of each batch.
+/// Stores `count` messages in that state, and waits until those that fall due have; `progress` is told of each batch.
 ///
 /// # Errors
 /// Whatever the store refuses.
@@ -67,14 +74,20 @@ pub async fn fill<S: Storage + EnqueueAlone>(
     count: u32,
     progress: impl Fn(u32),
 ) -> Result<(), BoxError> {
-    let tomorrow = (stored == Stored::Scheduled).then(|| now_in(Duration::from_secs(24 * 60 * 60)));
+    let delay = match stored {
+        Stored::Scheduled => Some(Duration::from_secs(24 * 60 * 60)),
+        // Not before all of them are stored.
+        Stored::Due => Some(Duration::from_secs(1) + FILL_AT_MOST * count),
+        Stored::Pending | Stored::Published | Stored::Dead => None,
+    };
+    let due = delay.map(now_in);
     let all: Vec<u32> = (0..count).collect();
     for numbers in all.chunks(ENQUEUED_AT_ONCE as usize) {
-        let batch = numbers.iter().map(|number| message(*number, tomorrow)).collect::<Result<Vec<_>, _>>()?;
+        let batch = numbers.iter().map(|number| message(*number, due)).collect::<Result<Vec<_>, _>>()?;
         storage.enqueue_alone(&batch).await?;
         let more = u32::try_from(batch.len())?;
         let verdict = match stored {
-            Stored::Pending | Stored::Scheduled => None,
+            Stored::Pending | Stored::Scheduled | Stored::Due => None,
             Stored::Published => Some(Verdict::Published),
             Stored::Dead => Some(Verdict::Bury { reason: Text::from_static("given up by the bench") }),
         };
@@ -83,8 +96,18 @@ pub async fn fill<S: Storage + EnqueueAlone>(
         }
         progress(more);
     }
+    if stored == Stored::Due {
+        let left = due.map_or(0, |due| due.as_millis().saturating_sub(now_in(Duration::ZERO).as_millis()));
+        if left <= 0 {
+            return Err(format!("{count} messages took so long to store that some were due before").into());
+        }
+        tokio::time::sleep(Duration::from_millis(u64::try_from(left)?)).await;
+    }
     Ok(())
 }
+
+/// What a message may take to be stored, with the slowest of the stores.
+const FILL_AT_MOST: Duration = Duration::from_micros(100);
 
 /// Enqueues as many messages as are claimed, behind what is stored, and claims and settles so many batches.
 ///
@@ -103,7 +126,9 @@ pub async fn claims<S: Storage + EnqueueAlone>(
     Ok(ClaimTimes {
         claim_p50_ms: millis(claimed[claimed.len() / 2]),
         claim_p99_ms: millis(claimed[claimed.len() * 99 / 100]),
+        claim_max_ms: millis(claimed[claimed.len() - 1]),
         settle_p50_ms: millis(settled[settled.len() / 2]),
+        settle_max_ms: millis(settled[settled.len() - 1]),
     })
 }
 
@@ -141,11 +166,12 @@ async fn claim_and_settle<S: Storage>(
     Ok((claims, settles))
 }
 
-/// Drains `count` messages of an outbox with one relay to nowhere, and says how much memory this process took.
+/// Drains `count` messages of an outbox with one relay to nowhere, and says how much memory this process took meanwhile.
 ///
 /// # Errors
 /// If the store fails, or where the system has no `/proc/self/status`.
 pub async fn drain_here<S: Storage + Clone + 'static>(storage: &S, count: u64) -> Result<Drained, BoxError> {
+    memory::forget_peak()?;
     let resident_before_mib = mebibytes(memory::resident()?.now);
     let took = drain::by_relays(storage, 1, ENQUEUED_AT_ONCE, count, 0).await?;
     #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
@@ -154,7 +180,7 @@ pub async fn drain_here<S: Storage + Clone + 'static>(storage: &S, count: u64) -
     Ok(Drained { per_s: per_s.round(), resident_before_mib, resident_peak_mib })
 }
 
-pub(crate) fn message(number: u32, due: Option<Timestamp>) -> Result<Message, BoxError> {
+fn message(number: u32, due: Option<Timestamp>) -> Result<Message, BoxError> {
     let keys = if number.is_multiple_of(2) { Keys::None } else { Keys::Of(10_000) };
     let message = keys.address(number);
     Ok(with_payload(match due {
@@ -163,7 +189,7 @@ pub(crate) fn message(number: u32, due: Option<Timestamp>) -> Result<Message, Bo
     })?)
 }
 
-pub(crate) fn now_in(delay: Duration) -> Timestamp {
+fn now_in(delay: Duration) -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + delay;
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

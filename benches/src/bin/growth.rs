@@ -1,16 +1,19 @@
-//! Whether a claim takes longer, or a relay more memory, when much is stored: pending, scheduled, published or dead.
+//! Whether a claim takes longer, or a relay more memory, when much is stored: pending, scheduled, fallen due at one moment, published
+//! or dead.
 //!
 //! ```text
 //! cargo run --release -p pillarbox-benches --bin growth
 //! cargo run --release -p pillarbox-benches --bin growth -- --storage redis,postgres --stored 10000000
 //! ```
 //!
-//! Each row has a server of its own, and a relay in a process of its own. Redis keeps nothing of what was published, so that its rows of
+//! Each row has a server of its own, and a relay in a process of its own; the storage in memory is in this process, and so is its relay,
+//! whose memory is then told with that of the messages. Redis and memory keep nothing of what was published, so that their rows of
 //! published messages show only that nothing remains.
 
 use clap::{Parser, ValueEnum};
 use pillarbox_benches::{BoxError, ClaimTimes, Drained, Stored, claims, drain_here, fill, progress};
 use pillarbox_core::{EnqueueAlone, Storage};
+use pillarbox_memory::MemoryStorage;
 use pillarbox_mongodb::{MongoConfig, MongoStorage};
 use pillarbox_redis::RedisStorage;
 use pillarbox_sql::{Dialect, SqlConfig, SqlStorage};
@@ -26,7 +29,7 @@ struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [StorageName::Redis, StorageName::Postgres])]
     storage: Vec<StorageName>,
     /// What is stored.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Stored::Pending, Stored::Scheduled, Stored::Published, Stored::Dead])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Stored::value_variants().to_vec())]
     state: Vec<Stored>,
     /// How much of it, in turn.
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 1_000_000])]
@@ -50,6 +53,7 @@ struct Arguments {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum StorageName {
+    Memory,
     Redis,
     Postgres,
     Sqlite,
@@ -75,6 +79,7 @@ async fn main() -> Result<(), BoxError> {
         (&arguments.relay, arguments.count, arguments.storage.first())
     {
         let drained = match storage {
+            StorageName::Memory => return Err("no other process sees the storage in memory".into()),
             StorageName::Redis => drain_here(&RedisStorage::open(url).await?, count).await?,
             StorageName::Postgres => drain_here(&sql::<sqlx::Postgres>(url).await?, count).await?,
             StorageName::Sqlite => drain_here(&sql::<sqlx::Sqlite>(url).await?, count).await?,
@@ -87,7 +92,7 @@ async fn main() -> Result<(), BoxError> {
     if !arguments.json {
         writeln!(
             io::stdout(),
-            "storage   state          stored  claim p50 ms  p99 ms  settle p50 ms  drained/s  relay before MiB  relay peak MiB"
+            "storage   state          stored  claim p50 ms  p99 ms  max ms  settle p50 ms  max ms  drained/s  relay before MiB  relay peak MiB"
         )?;
     }
     for storage in &arguments.storage {
@@ -109,28 +114,29 @@ async fn measure(
 ) -> Result<Row, BoxError> {
     let case = Case { arguments, name, state, stored };
     match name {
+        StorageName::Memory => case.run(&MemoryStorage::new(), None).await,
         StorageName::Redis => {
             let server = RedisServer::start()?;
             let url = format!("{}?outbox.name=growth", server.url());
-            case.run(&RedisStorage::open(&url).await?, &url).await
+            case.run(&RedisStorage::open(&url).await?, Some(&url)).await
         }
         StorageName::Postgres => {
             let server = PostgresServer::start()?;
-            case.run(&sql::<sqlx::Postgres>(&server.url()).await?, &server.url()).await
+            case.run(&sql::<sqlx::Postgres>(&server.url()).await?, Some(&server.url())).await
         }
         StorageName::Sqlite => {
             let folder = ServerFolder::create("sqlite")?;
             let url = format!("sqlite://{}?mode=rwc", folder.path().join("growth.db").display());
-            case.run(&sql::<sqlx::Sqlite>(&url).await?, &url).await
+            case.run(&sql::<sqlx::Sqlite>(&url).await?, Some(&url)).await
         }
         StorageName::Mariadb => {
             let server = MariaDbServer::start()?;
-            case.run(&sql::<sqlx::MySql>(&server.url()).await?, &server.url()).await
+            case.run(&sql::<sqlx::MySql>(&server.url()).await?, Some(&server.url())).await
         }
         StorageName::Mongodb => {
             let server = MongoServer::start()?;
             let url = server.url("growth");
-            case.run(&mongodb(&url).await?, &url).await
+            case.run(&mongodb(&url).await?, Some(&url)).await
         }
     }
 }
@@ -143,7 +149,11 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    async fn run<S: Storage + EnqueueAlone>(&self, storage: &S, url: &str) -> Result<Row, BoxError> {
+    /// Measures on `storage`; the relay of another process opens it at `url`.
+    async fn run<S>(&self, storage: &S, url: Option<&str>) -> Result<Row, BoxError>
+    where
+        S: Storage + EnqueueAlone + Clone + 'static,
+    {
         let name =
             self.name.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         let progress = progress(self.arguments.json, u64::from(self.stored), &name);
@@ -155,23 +165,31 @@ impl Case<'_> {
         // As much again for the relay, where nothing waits.
         let count = self.arguments.claims * self.arguments.batch;
         let count = match self.state {
-            Stored::Pending => u64::from(self.stored),
+            Stored::Pending | Stored::Due => u64::from(self.stored),
             Stored::Scheduled | Stored::Published | Stored::Dead => {
                 fill(storage, Stored::Pending, count, |_| ()).await?;
                 u64::from(count)
             }
         };
-        let relay = tokio::process::Command::new(std::env::current_exe()?)
-            .args(["--storage", &name, "--relay", url, "--count", &count.to_string()])
-            .output()
-            .await?;
-        if !relay.status.success() {
-            return Err(String::from_utf8_lossy(&relay.stderr).into());
-        }
-        let drained = serde_json::from_slice(&relay.stdout)?;
+        let drained = match url {
+            Some(url) => drain_elsewhere(&name, url, count).await?,
+            None => drain_here(storage, count).await?,
+        };
         progress.finish_and_clear();
         Ok(Row { storage: name, state: self.state, stored: self.stored, times, drained })
     }
+}
+
+/// Drains with a relay in a process of its own.
+async fn drain_elsewhere(storage: &str, url: &str, count: u64) -> Result<Drained, BoxError> {
+    let relay = tokio::process::Command::new(std::env::current_exe()?)
+        .args(["--storage", storage, "--relay", url, "--count", &count.to_string()])
+        .output()
+        .await?;
+    if !relay.status.success() {
+        return Err(String::from_utf8_lossy(&relay.stderr).into());
+    }
+    Ok(serde_json::from_slice(&relay.stdout)?)
 }
 
 /// Published messages are kept: a table that grows is what is asked about.
@@ -195,13 +213,15 @@ fn print(row: &Row, json: bool) -> Result<(), BoxError> {
     let Row { times, drained, .. } = row;
     writeln!(
         out,
-        "{:<9} {:<9} {:>11} {:>13.3} {:>7.3} {:>14.3} {:>10} {:>17.1} {:>15.1}",
+        "{:<9} {:<9} {:>11} {:>13.3} {:>7.3} {:>7.3} {:>14.3} {:>7.3} {:>10} {:>17.1} {:>15.1}",
         row.storage,
         row.state.name(),
         row.stored,
         times.claim_p50_ms,
         times.claim_p99_ms,
+        times.claim_max_ms,
         times.settle_p50_ms,
+        times.settle_max_ms,
         drained.per_s,
         drained.resident_before_mib,
         drained.resident_peak_mib

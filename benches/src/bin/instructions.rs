@@ -7,16 +7,19 @@
 //! ```
 //!
 //! Each part runs twice in a process of its own under `valgrind --tool=callgrind` (part of Debian's package `valgrind`), once with
-//! twice as many operations: the difference is what the operations take, without the start of the program. The same under
-//! `valgrind --tool=dhat` counts allocations. This is less than a framework for it would do, and needs nothing that is not installed.
+//! twice as many operations: the difference is what the operations take, without the start of the program. The messages of the relay's
+//! parts are made in both, all of them, so that the relay alone is what differs. The same under `valgrind --tool=dhat` counts
+//! allocations. This is less than a framework for it would do, and needs nothing that is not installed.
 
 use clap::{Parser, ValueEnum};
-use pillarbox_benches::{BoxError, Keys, Nowhere, Still, Supply, drain_memory};
+use pillarbox_benches::{BoxError, Keys, Nowhere, Still, drain_memory};
 use pillarbox_core::{
-    AnyStorage, AnyTransport, Command, Nonce, Record, Storage, Timestamp, Token, Transport, Verdict, step,
+    AnyStorage, AnyTransport, Command, Message, Nonce, Record, Storage, Timestamp, Token, Transport, Verdict,
+    step,
 };
 use pillarbox_memory::MemoryStorage;
 use pillarbox_redis::layout;
+use pillarbox_testkit::throughput::{BATCH, Supply};
 use std::hint::black_box;
 use std::io::{self, Write as _};
 use std::process::Command as Process;
@@ -31,6 +34,9 @@ struct Arguments {
     /// How many operations are counted.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(500..=1_000_000))]
     operations: u32,
+    /// For how many of them messages are made.
+    #[arg(long, hide = true, default_value_t = 0)]
+    prepared: u32,
     /// Prints a JSON object for each row instead of a table.
     #[arg(long)]
     json: bool,
@@ -49,14 +55,16 @@ enum Part {
     RedisDecode,
     /// A document of MongoDB, written.
     MongodbEncode,
-    /// A message is made, which the parts below do first: what they take beyond this is the relay's.
+    /// A message is made.
     Message,
     /// A message through the whole relay, between a store and a broker that do nothing.
     RelayUnkeyed,
     /// The same in runs of one message.
     RelayRunsOf1,
     /// The same with 100 keys.
-    RelayKeyed,
+    RelayKeys100,
+    /// The same with a key for each message.
+    RelayKeyEach,
     /// The same behind `AnyStorage` and `AnyTransport`.
     RelayErased,
     /// A message through the whole relay out of the storage in memory.
@@ -66,7 +74,8 @@ enum Part {
 fn main() -> Result<(), BoxError> {
     let arguments = Arguments::parse();
     if arguments.here {
-        return arguments.part.iter().try_for_each(|part| part.run(arguments.operations));
+        let run = |part: &Part| part.run(arguments.operations, arguments.prepared);
+        return arguments.part.iter().try_for_each(run);
     }
     let mut out = io::stdout();
     if !arguments.json {
@@ -116,17 +125,18 @@ impl Count {
 
 /// What one operation takes.
 fn each(count: Count, part: Part, operations: u32) -> Result<f64, BoxError> {
-    let once = counted(count, part, operations)?;
-    let twice = counted(count, part, operations * 2)?;
+    let once = counted(count, part, operations, operations * 2)?;
+    let twice = counted(count, part, operations * 2, operations * 2)?;
     Ok((twice - once).max(0.0) / f64::from(operations))
 }
 
-/// What a process takes that does so many operations.
-fn counted(count: Count, part: Part, operations: u32) -> Result<f64, BoxError> {
+/// What a process takes that does so many operations, out of so many that it prepares.
+fn counted(count: Count, part: Part, operations: u32, prepared: u32) -> Result<f64, BoxError> {
     let counting = Process::new("valgrind")
         .args(count.tool())
         .arg(std::env::current_exe()?)
-        .args(["--here", "--part", &part.name(), "--operations", &operations.to_string()])
+        .args(["--here", "--part", &part.name()])
+        .args(["--operations", &operations.to_string(), "--prepared", &prepared.to_string()])
         .output()
         .map_err(|error| format!("valgrind does not start, install its package: {error}"))?;
     let told = String::from_utf8_lossy(&counting.stderr);
@@ -141,8 +151,9 @@ impl Part {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    fn run(self, operations: u32) -> Result<(), BoxError> {
+    fn run(self, operations: u32, prepared: u32) -> Result<(), BoxError> {
         let message = Keys::Of(100).message(7)?;
+        let supply = |keys, run_length| Prepared::new(keys, operations, prepared, run_length);
         match self {
             Self::State => (0..operations).for_each(|_| state()),
             Self::RedisEncode => {
@@ -155,26 +166,24 @@ impl Part {
             Self::MongodbEncode => (0..operations).for_each(|_| {
                 drop(black_box(pillarbox_mongodb::layout::encode(black_box(&message), 3)));
             }),
-            Self::Message => drop(black_box(Supply::new(Keys::None, operations, BATCH)?)),
-            Self::RelayUnkeyed => relay(Keys::None, operations, BATCH, |supply| (supply, Nowhere))?,
-            Self::RelayRunsOf1 => relay(Keys::None, operations, 1, |supply| (supply, Nowhere))?,
-            Self::RelayKeyed => relay(Keys::Of(100), operations, BATCH, |supply| (supply, Nowhere))?,
-            Self::RelayErased => relay(Keys::None, operations, BATCH, |supply| {
-                (AnyStorage::new(supply), AnyTransport::new(Nowhere))
-            })?,
+            Self::Message => (0..operations).for_each(|number| drop(black_box(Keys::None.message(number)))),
+            Self::RelayUnkeyed => supply(Keys::None, BATCH)?.relay()?,
+            Self::RelayRunsOf1 => supply(Keys::None, 1)?.relay()?,
+            Self::RelayKeys100 => supply(Keys::Of(100), BATCH)?.relay()?,
+            Self::RelayKeyEach => supply(Keys::Each, BATCH)?.relay()?,
+            Self::RelayErased => supply(Keys::None, BATCH)?.relay_erased()?,
             Self::MemoryDrain => {
                 let storage = MemoryStorage::new();
-                for batch in Keys::None.batches(operations, BATCH)? {
-                    storage.enqueue_alone(&batch)?;
+                let batch = u32::try_from(BATCH)?;
+                for messages in Keys::None.batches(operations, batch)? {
+                    storage.enqueue_alone(&messages)?;
                 }
-                runtime()?.block_on(drain_memory(storage, operations, BATCH, Still))?;
+                runtime()?.block_on(drain_memory(storage, operations, batch, Still))?;
             }
         }
         Ok(())
     }
 }
-
-const BATCH: u32 = 500;
 
 fn state() {
     let now = Timestamp::from_millis(1);
@@ -186,16 +195,31 @@ fn state() {
     black_box(claimed.map(|claimed| step(&claimed, black_box(&settle), now, 3).is_ok()));
 }
 
-fn relay<S: Storage, T: Transport>(
-    keys: Keys,
-    operations: u32,
-    run_length: u32,
-    sides: impl FnOnce(&'static Supply) -> (S, T),
-) -> Result<(), BoxError> {
-    // Once in this process: a relay's storage outlives it.
-    let supply: &'static Supply = Box::leak(Box::new(Supply::new(keys, operations, run_length)?));
-    let (storage, transport) = sides(supply);
-    Ok(runtime()?.block_on(supply.drain(storage, transport, BATCH, Still))?)
+/// Messages to relay, and others that were made and are not relayed.
+struct Prepared {
+    supply: Supply,
+    _others: Vec<Message>,
+}
+
+impl Prepared {
+    fn new(keys: Keys, operations: u32, prepared: u32, run_length: usize) -> Result<Self, BoxError> {
+        let messages = (0..prepared.max(operations)).map(|number| keys.message(number));
+        let mut messages: Vec<Message> = messages.collect::<Result<_, _>>()?;
+        let others = messages.split_off(operations as usize);
+        Ok(Self { supply: Supply::new(messages)?.runs_of(u32::try_from(run_length)?), _others: others })
+    }
+
+    fn relay(&self) -> Result<(), BoxError> {
+        self.relay_between(self.supply.clone(), Nowhere)
+    }
+
+    fn relay_erased(&self) -> Result<(), BoxError> {
+        self.relay_between(AnyStorage::new(self.supply.clone()), AnyTransport::new(Nowhere))
+    }
+
+    fn relay_between(&self, storage: impl Storage, transport: impl Transport) -> Result<(), BoxError> {
+        runtime()?.block_on(self.supply.relay_from(storage, transport, Still))
+    }
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {

@@ -12,4 +12,6 @@ mod property;
 mod servers;
 mod simulate;
 mod storage;
+#[cfg(feature = "servers")]
+mod throughput;
 mod transport;

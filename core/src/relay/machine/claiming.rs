@@ -26,7 +26,9 @@ pub(super) struct Claiming {
     empty: u32,
     /// Answers in a row that brought only messages of paused destinations.
     set_aside: u32,
+    /// Empty between two answers, as the next: buffers.
     undecodable: Vec<(EntryRef, Text)>,
+    heads: Vec<EntryRef>,
 }
 
 /// Suspects are taken one at a time, alone, in turn with ordinary claims.
@@ -198,7 +200,8 @@ impl Machine {
         }
         self.claiming.undecodable = undecodable;
         self.leasing.expect(lease_ends, self.config.lease, open.claim.solo.then_some(now));
-        let heads: Vec<EntryRef> = self.held.heads(slot).collect();
+        let mut heads = std::mem::take(&mut self.claiming.heads);
+        heads.extend(self.held.heads(slot));
         for at in &heads {
             let id = self.held.entry(*at).destination;
             self.add_destination(id, || transport.guarantees(id));
@@ -207,6 +210,8 @@ impl Machine {
         if !open.claim.solo || !matches!(self.phase, Phase::Running) {
             self.make_heads_ready(now, &heads);
         }
+        heads.clear();
+        self.claiming.heads = heads;
     }
 
     /// Queues the messages of a claim that wait for nobody.

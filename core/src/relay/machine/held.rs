@@ -175,6 +175,13 @@ impl Held {
         &mut self.slots[at.slot as usize].entries[at.entry as usize]
     }
 
+    /// Takes a message out to be published.
+    pub(super) fn take_to_send(&mut self, at: EntryRef) -> Option<Message> {
+        let entry = self.entry_mut(at);
+        entry.stage = Stage::InFlight;
+        entry.message.take()
+    }
+
     pub(super) fn run(&self, at: RunRef) -> &HeldRun {
         &self.slots[at.slot as usize].runs[at.run as usize]
     }

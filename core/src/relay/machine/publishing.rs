@@ -55,9 +55,9 @@ impl Machine {
         {
             let mut next = Some(first);
             while let Some(at) = next.take() {
-                let Some((message, ends)) = self.take_sendable(now, at, id) else { break };
+                let Some(ends) = self.check_sendable(now, at, id) else { break };
                 lease_ends = lease_ends.min(ends);
-                batch.push(message);
+                batch.extend(self.held.take_to_send(at));
                 entries.push(at);
                 if prefix_per_key && batch.len() < limit {
                     next = self.held.next_of_key(at).filter(|at| self.may_follow(*at, id));
@@ -94,27 +94,24 @@ impl Machine {
         entry.destination == id && fits
     }
 
-    /// Takes a message out to be sent, if its lease covers the send and the destination takes its size; decides it
-    /// otherwise.
-    fn take_sendable(&mut self, now: Moment, at: EntryRef, id: Destination) -> Option<(Message, Moment)> {
+    /// Answers the end of the lease of a message that may be sent, since its lease covers it and the destination takes its size;
+    /// decides it otherwise.
+    fn check_sendable(&mut self, now: Moment, at: EntryRef, id: Destination) -> Option<Moment> {
         let run = self.held.run(self.held.run_of(at));
         let (covered, lease_ends) = (!run.fenced && run.lease_ends > now, run.lease_ends);
         let limit = self.destination(id).guarantees.max_payload;
-        let entry = self.held.entry_mut(at);
         if !covered {
             self.give_back(at);
             return None;
         }
-        let message = entry.message.take()?;
-        if message.payload().len() > limit as usize {
-            let size = message.payload().len();
+        let size = self.held.entry(at).message.as_ref()?.payload().len();
+        if size > limit as usize {
             let error = Error::new(ErrorKind::Rejected, "publish")
                 .describe(format!("the payload has {size} bytes; the destination takes {limit}"));
             self.bury(at, &error);
             return None;
         }
-        entry.stage = Stage::InFlight;
-        Some((message, lease_ends))
+        Some(lease_ends)
     }
 
     pub(super) fn cut_off_due(&self) -> Option<Moment> {

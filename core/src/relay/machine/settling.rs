@@ -1,15 +1,16 @@
 //! Reporting to the store, until it has answered: a failed settle is never a failed send.
 
-use super::held::RunRef;
+use super::held::{HeldRun, RunRef};
 use super::{Command, Machine};
 use crate::{Error, ErrorKind, Moment, Observation, Outcome, Settled, Settlement, Settlements, Verdict};
 use std::time::Duration;
 
-/// The settles on their way, and those to repeat.
+/// The settles on their way and those to repeat, and buffers for the next ones.
 #[derive(Debug, Default)]
 pub(super) struct Settling {
     open: Vec<OpenSettle>,
     spare: Vec<Settlements>,
+    runs: Vec<Vec<RunRef>>,
 }
 
 #[derive(Debug)]
@@ -45,9 +46,10 @@ impl Machine {
         }
         let mut settlements = self.settling.spare.pop().unwrap_or_default();
         settlements.clear();
-        let (mut runs, mut messages) = (Vec::new(), 0);
+        let mut runs = self.settling.runs.pop().unwrap_or_default();
+        let mut messages = 0;
         while let Some(at) = self.held.decided.front().copied() {
-            messages += u32::try_from(self.held.verdicts(at).count()).unwrap_or(u32::MAX);
+            messages += self.held.messages_of(at);
             if messages > MESSAGES_PER_SETTLE && !runs.is_empty() {
                 break;
             }
@@ -103,26 +105,32 @@ impl Machine {
                 return;
             }
         };
-        let open = self.settling.open.swap_remove(place);
+        let OpenSettle { mut runs, sent, .. } = self.settling.open.swap_remove(place);
         self.store_answered();
         let (mut published, mut released) = (0, 0);
-        for ((at, (_, settlement)), answer) in open.runs.iter().zip(settlements.iter()).zip(answers) {
-            let (sent, known) = (self.held.run(*at).sent, self.held.run(*at).fenced);
+        for ((at, (_, settlement)), answer) in runs.drain(..).zip(settlements.iter()).zip(answers) {
+            let HeldRun { sent, fenced: known, .. } = *self.held.run(at);
             match answer.outcome {
                 Outcome::Fenced if !known => self.observer.observe(&Observation::Fenced { sent }),
                 Outcome::Fenced => {}
                 Outcome::Applied | Outcome::AlreadyApplied => match settlement {
                     Settlement::Verdicts(verdicts) => {
-                        published += count(verdicts, |verdict| *verdict == Verdict::Published);
-                        released += count(verdicts, |verdict| matches!(verdict, Verdict::Release { .. }));
+                        for verdict in verdicts {
+                            match verdict {
+                                Verdict::Published => published += 1,
+                                Verdict::Release { .. } => released += 1,
+                                Verdict::Retry { .. } | Verdict::Bury { .. } => {}
+                            }
+                        }
                     }
-                    Settlement::HandBack { .. } => released += self.held.messages_of(*at),
+                    Settlement::HandBack { .. } => released += self.held.messages_of(at),
                 },
             }
-            self.held.forget(*at);
+            self.held.forget(at);
         }
         self.settling.spare.push(settlements);
-        self.observer.observe(&Observation::Settled { published, took: now.since(open.sent) });
+        self.settling.runs.push(runs);
+        self.observer.observe(&Observation::Settled { published, took: now.since(sent) });
         if released > 0 {
             self.observer.observe(&Observation::Released { messages: released });
         }
@@ -156,8 +164,4 @@ impl Machine {
         }
         self.store_failed(now, error);
     }
-}
-
-fn count(verdicts: &[Verdict], matching: impl Fn(&Verdict) -> bool) -> u32 {
-    u32::try_from(verdicts.iter().filter(|verdict| matching(verdict)).count()).unwrap_or(u32::MAX)
 }
