@@ -8,6 +8,7 @@
 mod attack;
 mod conformance;
 mod faults;
+mod hints;
 mod interrupted;
 mod opening;
 mod plans;
