@@ -86,12 +86,15 @@ impl MongoStorage {
         if numbers.is_empty() {
             return Ok(Gathered { left_out, ..Gathered::default() });
         }
-        // Relays begin at different lanes, so that they rarely want the same one.
+        // Relays begin at different lanes, so that they rarely want the same one, where more is to be expected than one claim takes. To
+        // begin anywhere but at the first lane can cost a question more.
         let drawn = crc32fast::hash(claim.nonce.as_bytes())
             .wrapping_add(crc32fast::hash(&now.as_micros().to_be_bytes()));
         let drawn = usize::try_from(drawn).unwrap_or(0);
-        let first = drawn % numbers.len();
-        numbers.rotate_left(first);
+        if self.0.listening.is_busy() {
+            let first = drawn % numbers.len();
+            numbers.rotate_left(first);
+        }
 
         let suspects =
             if flagged.is_empty() { Vec::new() } else { self.suspects(&mut view.session, &flagged).await? };
@@ -471,15 +474,17 @@ impl MongoStorage {
         let lanes: Vec<i64> = view.lanes.iter().map(|lane| i64::from(lane.number)).collect();
         let filter = doc! { "lane": { "$in": lanes.clone() }, "at": { "$gt": now } };
         let find = Find { filter, sort: doc! { "at": 1 }, limit: 1, hint: Some(scheduled_index()) };
-        for found in self.find(&mut view.session, find).await? {
-            wait_for(found.at);
-        }
-        let map = |failure| self.map(failure, "claim");
+        let mut beside = self.beside(view).await?;
+        let scheduled = self.find(&mut beside, find);
         let filter = doc! { "lane": { "$in": lanes }, "until": { "$gt": now, "$lt": i64::MAX } };
         let index = Hint::Keys(doc! { "lane": 1, "until": 1 });
         let finding = self.0.parked.find_one(filter).sort(doc! { "until": 1 }).hint(index);
-        if let Some(park) = finding.session(&mut view.session).await.map_err(map)? {
-            self::park(&park).into_iter().for_each(|(_, park)| wait_for(park.until));
+        let parked =
+            async { finding.session(&mut view.session).await.map_err(|failure| self.map(failure, "claim")) };
+        let (scheduled, parked) = try_join(scheduled, parked).await?;
+        scheduled.iter().for_each(|found| wait_for(found.at));
+        if let Some((_, park)) = parked.and_then(|parked| park(&parked)) {
+            wait_for(park.until);
         }
         Ok(next.map(Timestamp::from_micros))
     }

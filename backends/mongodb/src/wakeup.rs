@@ -57,6 +57,11 @@ impl Listening {
         });
     }
 
+    /// Whether the claims of late have found as much as they asked for.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.borrow().is_some()
+    }
+
     fn idle(&self) {
         self.busy.send_if_modified(|since| since.take().is_some());
     }
