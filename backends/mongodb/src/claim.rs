@@ -1,9 +1,11 @@
 //! Handing out runs: one snapshot to choose from, then one atomic step for each lane.
 
 use crate::MongoStorage;
-use crate::gather::{Gathered, PARKED_KEYS, Park, Pick, park};
+use crate::assemble::Pick;
+use crate::gather::Gathered;
 use crate::lanes::{Lane, by_document, members_of, micros, nonce, now as now_expression};
 use crate::layout::Found;
+use crate::questions::{PARKED_KEYS, Park, park};
 use futures_util::future::{join, join_all};
 use mongodb::ClientSession;
 use mongodb::bson::raw::RawDocumentBuf;
