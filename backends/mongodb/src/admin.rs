@@ -2,9 +2,9 @@
 
 use crate::MongoStorage;
 use crate::dead::{id_of, redriven};
-use crate::gather::{behind_index, due_index, park as park_of, scheduled_index};
 use crate::lanes::{by_document, members_of};
 use crate::layout::{Found, PARKED, READY, read};
+use crate::questions::{behind_index, due_index, park as park_of, scheduled_index};
 use crate::transaction::{End, Failure};
 use mongodb::bson::raw::RawDocumentBuf;
 use mongodb::bson::spec::BinarySubtype;

@@ -2,7 +2,7 @@
 
 use crate::config::misconfigured;
 use crate::error;
-use crate::gather::whole;
+use crate::layout::whole;
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use mongodb::options::{Acknowledgment, WriteConcern};

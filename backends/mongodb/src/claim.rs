@@ -1,15 +1,17 @@
 //! Handing out runs: one snapshot to choose from, then one atomic step for each lane.
 
 use crate::MongoStorage;
-use crate::gather::{Gathered, PARKED_KEYS, Park, Pick, park};
+use crate::assemble::Pick;
+use crate::gather::Gathered;
 use crate::lanes::{Lane, by_document, members_of, micros, nonce, now as now_expression};
 use crate::layout::Found;
+use crate::questions::{PARKED_KEYS, Park, park};
 use futures_util::future::{join, join_all};
 use mongodb::ClientSession;
 use mongodb::bson::raw::RawDocumentBuf;
 use mongodb::bson::{Bson, doc};
 use mongodb::options::ReturnDocument;
-use pillarbox_core::{Claim, Claimed, Entry, Error, ErrorKind, Run, Timestamp};
+use pillarbox_core::{Claim, Claimed, Entry, Error, ErrorKind, Nonce, Run, Timestamp};
 use std::collections::{HashMap, HashSet};
 
 /// How often a claim chooses again, since other relays were faster, or since it had to tidy up first.
@@ -25,6 +27,13 @@ pub(crate) struct View {
     pub(crate) now: Timestamp,
 }
 
+impl View {
+    /// Whom lanes are held for.
+    fn holders(&self) -> HashSet<Nonce> {
+        self.lanes.iter().filter(|lane| lane.held).map(|lane| lane.token().nonce).collect()
+    }
+}
+
 impl MongoStorage {
     pub(crate) async fn claim_runs(&self, claim: &Claim) -> Result<Claimed, Error> {
         let mut buried = 0;
@@ -34,6 +43,9 @@ impl MongoStorage {
         let mut stuck = HashSet::new();
         for _ in 0..TRIES {
             let mut turn = self.0.turns.begin().await;
+            if let Some(nothing) = turn.nothing(&claim.nonce).filter(|_| !claim.solo && claim.limit > 0) {
+                return Ok(Claimed { buried, ..nothing });
+            }
             let mut view = self.look().await?;
             now = view.now;
             if claim.limit == 0 {
@@ -64,6 +76,15 @@ impl MongoStorage {
             };
             let Gathered { picks, suspects, again, promoted: moved, left_out } = gathered;
             promoted += moved;
+            // Whatever another one asks for, it would find no more.
+            let nothing = picks.is_empty() && !again && !left_out && promoted == 0 && stuck.is_empty();
+            if nothing && !claim.solo {
+                let next_due = self.next_due(&mut view).await?;
+                let claimed = Claimed { now, next_due, suspects, ..Claimed::default() };
+                turn.found_nothing(&claimed, view.holders());
+                let next_due = if turn.is_outdated() { Some(now) } else { next_due };
+                return Ok(Claimed { buried, next_due, ..claimed });
+            }
             turn.chosen(picks.iter().map(|pick| pick.lane));
             let any = !picks.is_empty();
             let chosen: usize = picks.iter().map(|pick| pick.found.len()).sum();

@@ -319,6 +319,15 @@ pub(crate) fn number(value: RawBsonRef<'_>) -> Option<i64> {
     }
 }
 
+/// The same for a value that stands alone.
+pub(crate) fn whole(value: &Bson) -> Option<i64> {
+    match value {
+        Bson::Int64(number) => Some(*number),
+        Bson::Int32(number) => Some(i64::from(*number)),
+        _ => None,
+    }
+}
+
 fn counter(value: RawBsonRef<'_>) -> u32 {
     number(value).and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
 }

@@ -71,6 +71,7 @@
 
 mod admin;
 mod adopt;
+mod assemble;
 mod checks;
 mod claim;
 mod config;
@@ -81,6 +82,8 @@ mod error;
 mod gather;
 mod lanes;
 pub mod layout;
+mod moves;
+mod questions;
 mod reap;
 mod runs;
 mod schema;

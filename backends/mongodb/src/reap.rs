@@ -3,9 +3,9 @@
 use crate::MongoStorage;
 use crate::dead::Burial;
 use crate::error::code;
-use crate::gather::behind_index;
 use crate::lanes::{Lane, by_document, freed, members_of};
 use crate::layout::{PARKED, read};
+use crate::questions::behind_index;
 use crate::transaction::{End, Failure};
 use futures_util::future::join_all;
 use mongodb::ClientSession;

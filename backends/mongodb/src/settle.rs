@@ -1,8 +1,8 @@
 //! Settling runs, each in one transaction: in few round trips what is published as a whole, message by message everything else.
 
 use crate::MongoStorage;
-use crate::gather::suspects_index;
 use crate::lanes::{Lane, by_document, freed, held_by, members_of, nonce, now as now_expression};
+use crate::questions::suspects_index;
 use crate::transaction::{End, Failure};
 use crate::verdicts::misfit;
 use futures_util::TryFutureExt as _;

@@ -1,9 +1,11 @@
 //! Solo claims: one suspect, alone.
 
 use crate::MongoStorage;
+use crate::assemble::Pick;
 use crate::claim::View;
-use crate::gather::{Gathered, Park, Pick};
+use crate::gather::Gathered;
 use crate::layout::{Found, PARKED};
+use crate::questions::Park;
 use pillarbox_core::Error;
 use std::collections::{HashMap, HashSet};
 

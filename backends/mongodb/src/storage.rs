@@ -1,6 +1,7 @@
 use crate::config::MongoConfig;
 use crate::settings::{self, Settings};
 use crate::turns::Turns;
+use crate::wakeup::Listening;
 use crate::{checks, error, schema};
 use mongodb::bson::raw::RawDocumentBuf;
 use mongodb::options::{ClientOptions, CollectionOptions, ReadPreference, SelectionCriteria, WriteConcern};
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) dead: Collection<RawDocumentBuf>,
     pub(crate) published: Collection<RawDocumentBuf>,
     pub(crate) turns: Turns,
+    pub(crate) listening: Listening,
     /// Sessions whose transactions may still be open at the server.
     pub(crate) left_open: Mutex<Vec<ClientSession>>,
 }
@@ -117,6 +119,7 @@ impl MongoStorage {
             dead: collection(&database, &config.name, "dead"),
             published: collection(&database, &config.name, "published"),
             turns: Turns::default(),
+            listening: Listening::default(),
             left_open: Mutex::default(),
             config,
             settings,
@@ -161,7 +164,9 @@ impl Storage for MongoStorage {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claimed, Error> {
-        self.in_time("claim", self.claim_runs(&claim)).await
+        let claimed = self.in_time("claim", self.claim_runs(&claim)).await?;
+        self.0.listening.claimed(&claim, &claimed);
+        Ok(claimed)
     }
 
     async fn renew(&self, tokens: &[Token], lease: Duration) -> Result<Vec<Renewed>, Error> {

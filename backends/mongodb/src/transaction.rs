@@ -2,7 +2,7 @@
 
 use crate::MongoStorage;
 use crate::error;
-use crate::gather::whole;
+use crate::layout::whole;
 use mongodb::ClientSession;
 use mongodb::bson::{Document, doc};
 use mongodb::error::{Error as ClientError, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};

@@ -1,123 +1,17 @@
 //! Claims and settlements that are interrupted between two of their writes, at points that the server is told to fail at.
 
+use crate::faulty::{FAULTS, Faulty, PATIENCE, repeated, times_entered};
 use crate::support::{LEASE, SHOP, ask, fresh_name, message, settle_all};
-use futures_util::TryStreamExt as _;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Document, doc};
 use mongodb::{Client, Collection};
 use pillarbox_core::{
-    Claimed, Content, Effect, Entry, ErrorKind, Hints, MessageId, Outcome, Settled, Settlements,
-    Storage as _, TestClock, Text, Verdict,
+    Claimed, Content, Effect, Entry, ErrorKind, MessageId, Outcome, Settled, Settlements, Storage as _,
+    TestClock, Text, Verdict,
 };
 use pillarbox_mongodb::{MongoConfig, MongoStorage};
-use pillarbox_testkit::servers::{MongoReplicaSet, MongoServer};
-use std::sync::OnceLock;
+use pillarbox_testkit::servers::MongoReplicaSet;
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::spawn_blocking;
-
-/// A transaction that nobody ends is in the way of others for a minute, if nothing else is said.
-const FAULTS: [&str; 4] =
-    ["--setParameter", "enableTestCommands=1", "--setParameter", "transactionLifetimeLimitSeconds=2"];
-/// Not a timed assertion: a test that hangs has to end.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A server that fails on demand. It has one such demand at a time, so one test has it at a time.
-struct Faulty {
-    server: &'static MongoServer,
-    _turn: MutexGuard<'static, ()>,
-}
-
-impl Faulty {
-    async fn server() -> Self {
-        static SERVER: OnceLock<MongoServer> = OnceLock::new();
-        static TURN: Mutex<()> = Mutex::const_new(());
-        let turn = TURN.lock().await;
-        let server = spawn_blocking(|| SERVER.get_or_init(|| MongoServer::start_with(&FAULTS).unwrap()))
-            .await
-            .unwrap();
-        Self { server, _turn: turn }
-    }
-
-    /// An outbox of one lane, two handles on it, and a clock that both go by.
-    async fn outbox(&self) -> Outbox {
-        self.patient_outbox(PATIENCE).await
-    }
-
-    /// One that gives up a call after so long.
-    async fn patient_outbox(&self, patience: Duration) -> Outbox {
-        let clock = TestClock::new();
-        let config = MongoConfig::from_url(&self.server.url(SHOP))
-            .unwrap()
-            .name(fresh_name())
-            .lanes(1)
-            .response_timeout(patience)
-            .test_clock(clock.clone());
-        let first = MongoStorage::connect(config.clone()).await.unwrap();
-        let second = MongoStorage::connect(config).await.unwrap();
-        let client = Client::with_uri_str(self.server.url(SHOP)).await.unwrap();
-        let lanes = client.database(SHOP).collection(&format!("{}.lanes", first.name()));
-        let messages = client.database(SHOP).collection(&format!("{}.messages", first.name()));
-        Outbox { first, second, clock, lanes, messages }
-    }
-
-    /// From now on the next `times` of these commands fail.
-    fn fail(&self, command: &str, times: i32, how: Document) {
-        let mut data = doc! { "failCommands": [command] };
-        data.extend(how);
-        let demand = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
-        self.server.command(&demand).unwrap();
-    }
-
-    fn heal(&self) {
-        self.server.command(&doc! { "configureFailPoint": "failCommand", "mode": "off" }).unwrap();
-    }
-}
-
-impl Drop for Faulty {
-    fn drop(&mut self) {
-        let _ = self.server.command(&doc! { "configureFailPoint": "failCommand", "mode": "off" });
-    }
-}
-
-struct Outbox {
-    first: MongoStorage,
-    second: MongoStorage,
-    clock: TestClock,
-    lanes: Collection<Document>,
-    messages: Collection<Document>,
-}
-
-impl Outbox {
-    /// A run of these keys, claimed by the first handle.
-    async fn claimed(&self, keys: &[&str]) -> Claimed {
-        let messages: Vec<_> = keys.iter().map(|key| message(Some(key))).collect();
-        self.first.enqueue_alone(&messages).await.unwrap();
-        let claimed = self.first.claim(ask(10)).await.unwrap();
-        assert_eq!((claimed.runs.len(), claimed.entries.len()), (1, keys.len()));
-        claimed
-    }
-
-    async fn lane(&self) -> Document {
-        self.lanes.find_one(doc! { "_id": 0 }).await.unwrap().unwrap()
-    }
-
-    /// Read as documents, since the server counts by `aggregate`, which a test lets fail.
-    async fn left(&self) -> usize {
-        self.messages.find(doc! {}).await.unwrap().try_collect::<Vec<_>>().await.unwrap().len()
-    }
-
-    /// The outbox is empty and its lane free: what is enqueued now is claimed as a whole by somebody else.
-    async fn is_as_new(&self) {
-        assert_eq!(self.left().await, 0);
-        self.first.enqueue_alone(&[message(Some("a")), message(Some("b")), message(None)]).await.unwrap();
-        let claimed = self.second.claim(ask(10)).await.unwrap();
-        assert_eq!((claimed.runs.len(), claimed.entries.len()), (1, 3), "{:?}", self.lane().await);
-        assert!(claimed.entries.iter().all(|entry| entry.attempts == 0 && entry.strikes == 0));
-        let settled = settle_all(&self.second, &claimed, &Verdict::Published).await;
-        assert_eq!(settled[0].outcome, Outcome::Applied);
-        assert_eq!(self.left().await, 0);
-    }
-}
 
 fn lost_answer() -> Document {
     doc! { "writeConcernError": { "code": 91, "errmsg": "the answer was lost" } }
@@ -313,19 +207,6 @@ async fn settle_first(outbox: &MongoStorage, claimed: &Claimed) -> Settled {
     outbox.settle(&published(claimed)).await.unwrap()[0]
 }
 
-/// Asks again while the transaction that nobody ended is in the way.
-async fn repeated<T>(mut ask: impl AsyncFnMut() -> Result<T, pillarbox_core::Error>) -> T {
-    let begun = Instant::now();
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(error) => {
-                assert!(begun.elapsed() < PATIENCE && error.kind() == ErrorKind::Unavailable, "{error:?}");
-            }
-        }
-    }
-}
-
 /// What a primary says that steps down within a transaction.
 fn stepping_down() -> Document {
     doc! { "errorCode": 11_602, "errorLabels": ["TransientTransactionError"] }
@@ -453,87 +334,9 @@ async fn a_claim_that_the_majority_does_not_confirm_is_never_answered_as_nothing
     assert_eq!((claimed.runs[0].token.fence, claimed.entries.len()), (1, 2));
 }
 
-/// A server may have no change streams for this user, or lose them: the relay's poll interval is the floor, and hints come back.
-#[tokio::test]
-async fn without_change_streams_claims_go_on_and_hints_come_later() {
-    let faulty = Faulty::server().await;
-    let outbox = faulty.outbox().await;
-    let namespace = format!("{SHOP}.{}.messages", outbox.first.name());
-    let refused = doc! { "namespace": namespace, "errorCode": 40_573 };
-    faulty.fail("aggregate", i32::MAX, refused);
-    let mut hints = outbox.first.wakeup().unwrap().subscribe();
-    assert!(!poll_once(&mut *hints), "there is no stream yet");
-    let begun = Instant::now();
-    while times_entered(&faulty) == 0 {
-        assert!(begun.elapsed() < PATIENCE, "nobody asked for a stream");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    outbox.is_as_new().await;
-    assert!(!poll_once(&mut *hints), "a refused stream hints at nothing");
-    faulty.heal();
-    // The listener tries again, and what was enqueued before it hears is hinted at.
-    tokio::time::timeout(PATIENCE, hints.hinted()).await.unwrap();
-}
-
-/// The table of errors, by what a real server answers: its kind, its words, and that it goes on afterwards.
-#[tokio::test]
-async fn every_code_of_the_server_is_told_as_its_kind() {
-    use ErrorKind::{Misconfigured, Rejected, Unavailable, Unexpected};
-    let faulty = Faulty::server().await;
-    let outbox = faulty.outbox().await;
-    let place = faulty.server.address().to_string();
-    for (codes, kind, words) in [
-        (&[13][..], Misconfigured, "`readWrite`"),
-        (&[18], Misconfigured, "the user and the password"),
-        (&[20], Misconfigured, "--replSet"),
-        (&[26], Misconfigured, "collection of this outbox is missing"),
-        (&[10_334, 17_280], Rejected, "16 MB"),
-        (&[6, 7, 89, 262, 9_001], Unavailable, "election"),
-        (&[50, 64, 79, 100, 202], Unavailable, "in time"),
-        (&[24, 112, 225, 244, 251, 256, 263], Unavailable, "met another one"),
-        (&[239, 246], Unavailable, "snapshot"),
-        (&[39, 14_031], Unavailable, "disk is full"),
-        (&[2, 9], Unexpected, "not expected"),
-        // One that says that it is not the primary, and the last: the client believes it until it hears from the server again.
-        (&[10_107], Unavailable, "election"),
-    ] {
-        for code in codes {
-            let namespace = format!("{SHOP}.{}.lanes", outbox.first.name());
-            faulty.fail("aggregate", 10, doc! { "errorCode": *code, "namespace": namespace });
-            let error = outbox.first.claim(ask(10)).await.unwrap_err();
-            faulty.heal();
-            let shown = error.report().to_string();
-            assert_eq!(error.kind(), kind, "{code}: {shown}");
-            assert!(shown.contains(words) && shown.contains(&place), "{code}: {shown}");
-            assert!(shown.contains(&format!("code {code}")), "{code}: {shown}");
-            let applied = matches!(kind, Misconfigured | Rejected);
-            assert_eq!(error.effect() == Effect::NotApplied, applied, "{code}: {shown}");
-        }
-    }
-    repeated(async || outbox.first.claim(ask(0)).await).await;
-    outbox.is_as_new().await;
-}
-
 fn id(entry: &Entry) -> Option<MessageId> {
     match &entry.content {
         Content::Message(message) => Some(message.id()),
         Content::Undecodable(_) => None,
-    }
-}
-
-fn poll_once(hints: &mut dyn Hints) -> bool {
-    let mut hinted = hints.hinted();
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    hinted.as_mut().poll(&mut context).is_ready()
-}
-
-/// How often a demand was met. Asking for it with an unchanged mode would reset it, so the parameter is read.
-fn times_entered(faulty: &Faulty) -> i64 {
-    let parameter = faulty.server.command(&doc! { "getParameter": 1, "failpoint.failCommand": 1 }).unwrap();
-    let state = parameter.get_document("failpoint.failCommand").unwrap();
-    match state.get("timesEntered") {
-        Some(Bson::Int32(times)) => i64::from(*times),
-        Some(Bson::Int64(times)) => *times,
-        _ => 0,
     }
 }

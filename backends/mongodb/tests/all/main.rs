@@ -8,9 +8,12 @@
 mod attack;
 mod conformance;
 mod faults;
+mod faulty;
+mod hints;
 mod interrupted;
 mod opening;
 mod plans;
+mod refused;
 mod support;
 mod transactions;
 mod turns;
