@@ -23,28 +23,52 @@ pub async fn cost(
     server: Option<u32>,
     work: impl Future<Output = Result<(), BoxError>>,
 ) -> Result<Cost, BoxError> {
-    let used = || server.map(used_by);
-    let (server_before, client_before, begun) = (used(), used_here(), Instant::now());
+    let (server_before, client_before, begun) = (server.map(Used::by), Used::here(), Instant::now());
     work.await?;
-    let (took, client) = (begun.elapsed(), used_here().saturating_sub(client_before));
-    let server = used().zip(server_before).map(|(after, before)| after.saturating_sub(before));
+    let (took, client) = (begun.elapsed(), Used::here().since(client_before));
+    let server = server.map(Used::by).zip(server_before).map(|(after, before)| after.since(before));
     Ok(Cost { took, client, server })
 }
 
-/// How much processor a process, and those that it started, have used so far; zero for one that has ended.
-///
-/// Linux tells it to the nanosecond, thread by thread. A thread that ends takes its figure along.
-fn used_by(process: u32) -> Duration {
-    let own = threads(process);
-    children(process).into_iter().map(used_by).fold(own, |sum, child| sum + child)
+/// How much processor a process has used so far; nothing for one that has ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    /// To the nanosecond, of the threads that live: one that ends takes its figure along, as a server's does with its connection.
+    by_threads: Duration,
+    /// In hundredths of a second, of all threads that ever lived.
+    by_all: Duration,
 }
 
-/// The same for this process alone, without the servers that it started.
-fn used_here() -> Duration {
-    threads(std::process::id())
+impl Used {
+    /// By a process, and those that it started and that live.
+    fn by(process: u32) -> Self {
+        let own = Self::alone(process);
+        children(process).into_iter().map(Self::by).fold(own, |sum, child| Self {
+            by_threads: sum.by_threads + child.by_threads,
+            by_all: sum.by_all + child.by_all,
+        })
+    }
+
+    /// By this process, without the servers that it started.
+    fn here() -> Self {
+        Self::alone(std::process::id())
+    }
+
+    fn alone(process: u32) -> Self {
+        Self { by_threads: by_threads(process), by_all: by_all(process) }
+    }
+
+    /// The finer figure, unless threads have ended.
+    fn since(self, before: Self) -> Duration {
+        let fine = self.by_threads.saturating_sub(before.by_threads);
+        let coarse = self.by_all.saturating_sub(before.by_all);
+        if fine + 3 * HUNDREDTH < coarse { coarse } else { fine }
+    }
 }
 
-fn threads(process: u32) -> Duration {
+const HUNDREDTH: Duration = Duration::from_millis(10);
+
+fn by_threads(process: u32) -> Duration {
     let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return Duration::ZERO };
     let nanos = tasks.flatten().filter_map(|task| {
         let figures = fs::read_to_string(task.path().join("schedstat")).ok()?;
@@ -53,9 +77,34 @@ fn threads(process: u32) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
+fn by_all(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name, in parentheses, may hold anything; behind it come the state and ten more figures before these two.
+    let figures = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    HUNDREDTH * figures.skip(11).take(2).filter_map(|figure| figure.parse::<u32>().ok()).sum()
+}
+
 fn children(process: u32) -> Vec<u32> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
     let lists = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let lists: Vec<String> = lists.collect();
     lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|child| child.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_that_ends_takes_nothing_along() {
+        let used = Duration::from_millis(100);
+        let before = Used::here().by_threads;
+        let busy = move || while Used::here().by_threads < before + used {};
+        let work = async {
+            std::thread::spawn(busy).join().map_err(|_| "it panicked")?;
+            Ok(())
+        };
+        let cost = cost(None, work).await.unwrap();
+        assert!(cost.client > used / 2, "{cost:?}");
+    }
 }
