@@ -5,9 +5,13 @@ use mongodb::Client;
 use mongodb::bson::doc;
 use pillarbox_core::{Hints, Settlements, Storage as _, Verdict};
 use pillarbox_mongodb::{MongoConfig, MongoStorage};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The server looks through what runs and what is idle one after the other, and misses a stream that changes from one to the other
+/// meanwhile. It does not so often in a row.
+const LOOKS: u32 = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribers_of_one_handle_share_a_stream() {
@@ -21,7 +25,7 @@ async fn subscribers_of_one_handle_share_a_stream() {
     for hints in &mut subscribers {
         hinted(&mut **hints).await;
     }
-    assert_eq!(streams(&client, &outbox).await, 1);
+    streams_become(&client, &outbox, 1).await;
     drop(subscribers);
     streams_become(&client, &outbox, 0).await;
 }
@@ -31,13 +35,14 @@ async fn a_stream_ends_while_every_claim_is_full_and_comes_back_with_what_it_mis
     let (client, outbox) = opened().await;
     let mut hints = outbox.wakeup().unwrap().subscribe();
     hinted(&mut *hints).await;
-    assert_eq!(streams(&client, &outbox).await, 1);
+    streams_become(&client, &outbox, 1).await;
     // One message for each claim, as long as it takes.
-    let begun = Instant::now();
-    while streams(&client, &outbox).await > 0 {
+    let (begun, mut without) = (Instant::now(), 0);
+    while without < LOOKS {
         assert!(begun.elapsed() < PATIENCE, "the stream is still there");
         outbox.enqueue_alone(&[message(None)]).await.unwrap();
         assert_eq!(take(&outbox).await, 1);
+        without = if streams(&client, &outbox).await == 0 { without + 1 } else { 0 };
     }
     // What came last may still be hinted at; nothing else is while nobody listens.
     while tokio::time::timeout(Duration::ZERO, hints.hinted()).await.is_ok() {}
@@ -48,7 +53,7 @@ async fn a_stream_ends_while_every_claim_is_full_and_comes_back_with_what_it_mis
     assert_eq!(take(&outbox).await, 0);
     outbox.enqueue_alone(&[message(None)]).await.unwrap();
     hinted(&mut *hints).await;
-    assert_eq!(streams(&client, &outbox).await, 1);
+    streams_become(&client, &outbox, 1).await;
 }
 
 async fn opened() -> (Client, MongoStorage) {
@@ -82,11 +87,12 @@ async fn streams(client: &Client, outbox: &MongoStorage) -> usize {
         } },
     ];
     let mut found = client.database("admin").aggregate(pipeline).await.unwrap();
-    let mut count = 0;
+    // One that changes from running to idle meanwhile is told twice.
+    let mut ids = HashSet::new();
     while found.advance().await.unwrap() {
-        count += 1;
+        ids.insert(found.current().get_document("cursor").unwrap().get_i64("cursorId").unwrap());
     }
-    count
+    ids.len()
 }
 
 async fn streams_become(client: &Client, outbox: &MongoStorage, wanted: usize) {
