@@ -23,6 +23,9 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How many runs are spent on making a failure small.
 const SHRINKING: u32 = 5_000;
 
