@@ -1,6 +1,7 @@
 use crate::broker::Broker;
 use crate::row::millis;
 use crate::{BoxError, Keys, Row, Subject, Work, drain};
+use pillarbox_testkit::throughput::below;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -32,9 +33,11 @@ pub(crate) async fn measure<S: Subject>(subject: &mut S, batch: u32) -> Result<R
     let arrival = |time: &Time| time.arrived;
     // A relay may be sooner than the answer to the commit.
     let wake = |time: &Time| time.arrived.saturating_sub(time.committed);
-    (row.p50_ms, row.p99_ms) = (Some(below(50, &times, arrival)), Some(below(99, &times, arrival)));
-    (row.wake_p50_ms, row.wake_p99_ms) = (Some(below(50, &times, wake)), Some(below(99, &times, wake)));
-    row.floor_p50_ms = Some(below(50, &times, |time| time.committed));
+    let told =
+        |of_hundred, figure: fn(&Time) -> Duration| Some(millis(below(of_hundred, times.iter().map(figure))));
+    (row.p50_ms, row.p99_ms) = (told(50, arrival), told(99, arrival));
+    (row.wake_p50_ms, row.wake_p99_ms) = (told(50, wake), told(99, wake));
+    row.floor_p50_ms = told(50, |time| time.committed);
     Ok(row)
 }
 
@@ -42,13 +45,6 @@ pub(crate) async fn measure<S: Subject>(subject: &mut S, batch: u32) -> Result<R
 struct Time {
     committed: Duration,
     arrived: Duration,
-}
-
-/// Milliseconds that so many of a hundred stayed under.
-fn below(of_hundred: usize, times: &[Time], figure: impl Fn(&Time) -> Duration) -> f64 {
-    let mut figures: Vec<Duration> = times.iter().map(figure).collect();
-    figures.sort_unstable();
-    millis(figures.get(figures.len() * of_hundred / 100).copied().unwrap_or_default())
 }
 
 async fn send<S: Subject>(subject: &S, broker: &Broker) -> Result<Vec<Time>, BoxError> {

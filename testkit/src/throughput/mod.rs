@@ -21,7 +21,7 @@ mod row;
 mod supply;
 
 pub use crate::storage::BoxError;
-pub use row::Row;
+pub use row::{Row, below};
 pub use supply::Supply;
 
 use pillarbox_core::{Message, Outcomes, Transport};

@@ -117,14 +117,17 @@ impl Rounds {
 }
 
 fn median(costs: &[Cost], figure: impl Fn(&Cost) -> Duration) -> Duration {
-    let mut figures: Vec<Duration> = costs.iter().map(figure).collect();
-    figures.sort_unstable();
-    figures.get(figures.len() / 2).copied().unwrap_or_default()
+    below(50, costs.iter().map(figure))
 }
 
-/// Milliseconds that so many of a hundred stayed under.
 fn millis(times: &[Duration], of_hundred: usize) -> f64 {
-    let mut times = times.to_vec();
+    below(of_hundred, times.iter().copied()).as_secs_f64() * 1e3
+}
+
+/// The time that so many of a hundred stayed under; zero if there are none.
+#[must_use]
+pub fn below(of_hundred: usize, times: impl Iterator<Item = Duration>) -> Duration {
+    let mut times: Vec<Duration> = times.collect();
     times.sort_unstable();
-    times.get(times.len() * of_hundred / 100).copied().unwrap_or_default().as_secs_f64() * 1e3
+    times.get(times.len() * of_hundred / 100).copied().unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! A claim is answered before it is on the disk. A crash may undo it, and then nothing is lost and no old token is taken for a new one.
 
 use crate::support::{ask, ids, message, opened, settle_all, sqlite};
-use pillarbox_core::{Claim, ErrorKind, Outcome, Settlements, Storage as _, Token, Verdict};
+use pillarbox_core::{ErrorKind, Outcome, Settlements, Storage as _, Token, Verdict};
 use pillarbox_sql::{Dialect as _, SqlConfig, SqlStorage, SqliteStorage};
 use pillarbox_testkit::servers::PostgresServer;
 use pillarbox_testkit::storage::OutboxSettings;
@@ -21,10 +21,10 @@ async fn crashing(server: &PostgresServer) -> SqlStorage<Postgres> {
 /// Kills the server and starts it again, and makes the calls of the handle that learn of it.
 async fn crash(server: &PostgresServer, outbox: &SqlStorage<Postgres>) {
     server.restart().unwrap();
-    let limit = Claim { limit: 0, ..ask(0) };
+    let nothing = ask(0);
     let mut connections = Vec::new();
     for _ in 0..outbox.pool().size() {
-        while let Err(error) = outbox.claim(limit).await {
+        while let Err(error) = outbox.claim(nothing).await {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
         }
         connections.push(outbox.pool().acquire().await.unwrap());

@@ -23,13 +23,7 @@ async fn killed_in_the_middle_of_the_batch() {
         until("a part has arrived", || proxy.request_bytes() >= sent + 5_000_000).await;
         until("something is confirmed", || proxy.reply_bytes() > confirmed).await;
         // What arrives with the end of the connection may be lost, so the client gets the time to read: many turns of its runtime.
-        let (mut last, mut quiet) = (0, 0);
-        until("nothing more is confirmed", || {
-            let now = proxy.reply_bytes();
-            quiet = if std::mem::replace(&mut last, now) == now { quiet + 1 } else { 0 };
-            quiet > 50
-        })
-        .await;
+        until_still("nothing more is confirmed", 51, || proxy.reply_bytes()).await;
         node.kill();
         proxy.heal().unwrap();
     };
@@ -139,16 +133,22 @@ async fn paused_for_a_moment() {
         until("a part is on its way", || proxy.request_bytes() > before + 100_000).await;
         node.pause().unwrap();
         // As long as the client takes to fill all buffers.
-        let mut last = 0;
-        until("nothing moves", || {
-            let now = proxy.request_bytes();
-            std::mem::replace(&mut last, now) == now
-        })
-        .await;
+        until_still("nothing moves", 1, || proxy.request_bytes()).await;
         node.resume().unwrap();
     };
     let (outcomes, ()) = join(publish(&transport, &batch), pause).await;
     all_ok(&outcomes);
     assert!((0..batch.len()).all(|index| is_ok(&outcomes, index)));
     assert_eq!(place.arrivals().await.len(), batch.len());
+}
+
+/// Waits, bounded, until a count has not changed at so many looks in a row.
+async fn until_still(what: &str, looks: u32, count: impl Fn() -> u64) {
+    let (mut last, mut still) = (0, 0);
+    until(what, || {
+        let now = count();
+        still = if std::mem::replace(&mut last, now) == now { still + 1 } else { 0 };
+        still >= looks
+    })
+    .await;
 }
