@@ -7,7 +7,7 @@ use crate::session::{Failure, arguments, time};
 use pillarbox_core::Timestamp;
 use std::time::Duration;
 
-/// When to ask again where every lane with work is locked by claims of others at this moment.
+/// When to ask again where every lane with work is locked by claims of others at this moment, or where it was not looked.
 const MOMENT: Duration = Duration::from_millis(10);
 
 impl<D: Dialect> Claiming<'_, D> {
@@ -35,8 +35,12 @@ impl<D: Dialect> Claiming<'_, D> {
         let now = self.now();
         let is_full =
             !self.answer.entries.is_empty() && self.answer.entries.len() >= self.claim.limit as usize;
-        // Without suspects a full claim need not look any further.
-        if is_full && !self.has_suspects {
+        if !self.answer.entries.is_empty() && !self.has_suspects {
+            // A full claim is followed by another at once. Who got less asks again when that is settled, and if that takes long, soon.
+            if !is_full {
+                let moment = if self.is_cut_short { Duration::ZERO } else { MOMENT };
+                self.answer.next_due = Some(self.answer.now.after(moment));
+            }
             return Ok(());
         }
         let ((above, marks), (lanes, fences)) = (above::<D>(&self.known), lanes::<D>(&self.known));

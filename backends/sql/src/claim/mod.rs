@@ -1,16 +1,18 @@
 //! Claims: one transaction that locks lanes, reads their messages and starts their leases.
 
 mod ahead;
+mod begin;
 mod choose;
 
+use self::choose::Choice;
 use crate::SqlStorage;
 use crate::dialect::Dialect;
 use crate::keys::{self, Held};
 use crate::lane::{self, Lane};
-use crate::layout::{LANES, in_list, state};
+use crate::layout::{in_list, state};
 use crate::marks::{self, lanes};
 use crate::record::{Read, Row, Spot};
-use crate::session::{Change, Failure, Session, arguments, time};
+use crate::session::{Change, Failure, Session, arguments};
 use crate::storage::MAX_RUN;
 use pillarbox_core::{Claim, Claimed, Entry, HeadPolicy, Text};
 use std::collections::{HashMap, HashSet};
@@ -49,15 +51,16 @@ pub(crate) async fn claim<D: Dialect>(storage: &SqlStorage<D>, claim: &Claim) ->
     }
     let session = Session::begin_claim(storage, &claim.nonce).await?;
     let mut claiming = Claiming::new(storage, session, claim);
-    let (is_repeated, is_scheduled) = claiming.glance().await?;
-    if !(is_repeated && claiming.repeat().await?) && claim.limit > 0 {
-        if is_scheduled {
+    let takes_lanes = claim.limit > 0 && !claim.solo;
+    let (found, lanes) = claiming.begin(takes_lanes).await?;
+    if !(found.is_repeated && claiming.repeat().await?) && claim.limit > 0 {
+        if found.is_scheduled {
             claiming.promote().await?;
         }
         if claim.solo {
             claiming.solo().await?;
         } else {
-            claiming.ordinary().await?;
+            claiming.ordinary(lanes, found.is_scheduled).await?;
         }
     }
     let claimed = claiming.end().await?;
@@ -126,37 +129,6 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         self.answer.now.as_micros()
     }
 
-    /// Whether runs of this very claim are live, and whether scheduled messages are due: mostly neither. It begins a claim, and so tells
-    /// the time too.
-    async fn glance(&mut self) -> Result<(bool, bool), Failure> {
-        let all = in_list(&(0..LANES).collect::<Vec<_>>());
-        loop {
-            let (lanes, mut arguments) = lanes::<D>(&self.known);
-            let sql = format!(
-                "SELECT c.now, {}, (SELECT 1 {lanes} WHERE l.nonce = ? AND l.lease_until > c.now LIMIT 1), \
-                 (SELECT 1 FROM {{message}} WHERE scheduled_at <= c.now LIMIT 1), \
-                 (SELECT 1 FROM {{message}} WHERE held_key IS NOT NULL LIMIT 1), \
-                 (SELECT 1 FROM {{message}} WHERE back IN ({all}) AND state = 6 LIMIT 1) FROM (SELECT {} + ? AS now) c",
-                D::SERVER,
-                D::NOW
-            );
-            arguments.extend(arguments![&self.claim.nonce.as_bytes()[..], self.storage.now_offset()]);
-            let rows = self.session.rows(&sql, arguments).await?;
-            self.answer.now = time::<D>(&rows)?;
-            let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-            let server = D::int(row, 1)?.unwrap_or_default();
-            if server != self.server {
-                // What was known is of another one.
-                self.known = self.storage.0.marks.known(server);
-                self.server = server;
-                continue;
-            }
-            self.has_held = D::int(row, 4)?.is_some();
-            self.has_suspects = D::int(row, 5)?.is_some();
-            return Ok((D::int(row, 2)?.is_some(), D::int(row, 3)?.is_some()));
-        }
-    }
-
     /// The same runs again, for a claimant that did not get the answer.
     async fn repeat(&mut self) -> Result<bool, Failure> {
         let (lanes, mut arguments) = lanes::<D>(&self.known);
@@ -191,11 +163,16 @@ impl<'a, D: Dialect> Claiming<'a, D> {
         Ok(())
     }
 
-    async fn ordinary(&mut self) -> Result<(), Failure> {
+    /// Takes lanes: first those that are locked already, chosen before some messages may have joined others.
+    async fn ordinary(&mut self, locked: Option<Vec<Choice>>, has_joined: bool) -> Result<(), Failure> {
+        let (mut locked, mut has_joined) = (locked, has_joined);
         while self.has_room() {
-            let lanes = self.lock_lanes().await?;
+            let lanes = match locked.take() {
+                Some(lanes) => lanes,
+                None => self.lock_lanes().await?,
+            };
             // Then there are no others to ask for.
-            let are_all = lanes.len() < D::LANES_AT_ONCE;
+            let are_all = lanes.len() < D::LANES_AT_ONCE && !std::mem::take(&mut has_joined);
             for (mut lane, has_returned) in lanes {
                 self.seen.push(lane.lane);
                 if !self.has_room() {
