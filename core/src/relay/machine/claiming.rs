@@ -16,8 +16,6 @@ pub(super) struct Claiming {
     at: Moment,
     /// The last answer was full: more work is there.
     hot: bool,
-    /// A hint came while a claim was on its way, which may have missed what the hint is about.
-    hinted: bool,
     /// The last answer was short while runs were held: what lay behind them may be free once they are settled.
     again_when_settled: bool,
     solo: Solo,
@@ -51,6 +49,8 @@ struct OpenClaim {
     repeat: bool,
     /// An answer was lost at least once: a later refusal says nothing of what was taken then.
     uncertain: bool,
+    /// A hint came, or a run was settled, while it was on its way: it may have missed what that made claimable.
+    overtaken: bool,
 }
 
 /// So many answers of nothing but paused messages may follow each other at once; then they are spaced.
@@ -97,7 +97,8 @@ impl Machine {
         let nonce = Nonce::from_words((self.random)(), (self.random)());
         let limit = if solo { 1 } else { self.config.batch_size };
         let claim = Claim { limit, lease: self.config.lease, nonce, solo };
-        self.claiming.open.push(OpenClaim { claim, sent: now, repeat: false, uncertain: false });
+        let open = OpenClaim { claim, sent: now, repeat: false, uncertain: false, overtaken: false };
+        self.claiming.open.push(open);
         Some(Command::Claim { claim, deadline })
     }
 
@@ -106,8 +107,14 @@ impl Machine {
     }
 
     pub(super) fn on_hint(&mut self, now: Moment) {
-        self.claiming.hinted = !self.claiming.open.is_empty();
+        self.overtake_open_claims();
         self.claim_now(now);
+    }
+
+    fn overtake_open_claims(&mut self) {
+        for open in &mut self.claiming.open {
+            open.overtaken = true;
+        }
     }
 
     pub(super) fn on_claimed(
@@ -131,7 +138,7 @@ impl Machine {
                     suspects: claimed.suspects,
                     took: now.since(open.sent),
                 });
-                self.plan_next_claim(now, &open.claim, &claimed);
+                self.plan_next_claim(now, &open, &claimed);
                 self.take_in(now, open, claimed, transport);
             }
             Err(error) => {
@@ -157,7 +164,8 @@ impl Machine {
         }
     }
 
-    fn plan_next_claim(&mut self, now: Moment, claim: &Claim, claimed: &Claimed) {
+    fn plan_next_claim(&mut self, now: Moment, open: &OpenClaim, claimed: &Claimed) {
+        let claim = &open.claim;
         let found = length(&claimed.entries);
         if claim.solo {
             if found == 0 {
@@ -167,7 +175,7 @@ impl Machine {
             self.claiming.solo = Solo::Wanted;
         }
         self.claiming.hot = found >= claim.limit && !claim.solo;
-        if self.claiming.hot || std::mem::take(&mut self.claiming.hinted) {
+        if self.claiming.hot || open.overtaken {
             self.claiming.empty = 0;
             self.claiming.at = now;
             return;
@@ -245,6 +253,7 @@ impl Machine {
 
     /// A run was settled: what lay behind it may be free now.
     pub(super) fn settled_some(&mut self, now: Moment) {
+        self.overtake_open_claims();
         if std::mem::take(&mut self.claiming.again_when_settled) {
             self.claim_now(now);
         }

@@ -68,6 +68,22 @@ fn an_idle_relay_polls_listens_and_knows_what_is_due() {
 }
 
 #[test]
+fn a_claim_that_a_settlement_overtakes_is_followed_by_another() {
+    let mut world = World::with(config().batch_size(1).claims_in_flight(2), false);
+    world.give(&[("north", None)]);
+    let publish = world.take_publish();
+    world.confirm_all(publish);
+    let (first, second) = (world.take_claim(), world.take_claim());
+    world.handle(Event::Claimed { nonce: first.nonce, result: Ok(Claimed::default()) });
+    world.settle(Outcome::Applied);
+    assert!(!world.claims(), "one is on its way");
+    world.handle(Event::Claimed { nonce: second.nonce, result: Ok(Claimed::default()) });
+    assert!(world.claims(), "it may have missed what lay behind the run");
+    world.give_nothing();
+    assert!(!world.claims());
+}
+
+#[test]
 fn a_store_that_announces_work_and_hands_none_out_is_not_asked_in_a_hot_loop() {
     let mut world = World::new();
     let mut calls = 0;
