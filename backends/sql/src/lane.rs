@@ -2,7 +2,6 @@
 
 use crate::dialect::{Argument, Dialect};
 use crate::layout::{decode_run, encode_run, in_list};
-use crate::marks::array;
 use crate::session::{Session, arguments};
 use pillarbox_core::{Nonce, Outcome, Run, Timestamp, Token};
 
@@ -134,7 +133,7 @@ pub(crate) fn among<D: Dialect>(lanes: &[(i64, i64)]) -> (String, Vec<Argument>)
         // Any of the fences: no lane has two rows.
         true => (
             "lane = ANY(?::bigint[]) AND fence = ANY(?::bigint[])".to_owned(),
-            vec![array(&lanes), array(&fences)],
+            vec![Argument::Ints(lanes), Argument::Ints(fences)],
         ),
         false => (format!("lane IN ({})", in_list(&lanes)), Vec::new()),
     }

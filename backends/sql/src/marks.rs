@@ -20,7 +20,6 @@
 
 use crate::SqlStorage;
 use crate::dialect::{Argument, Dialect};
-use crate::layout::in_list;
 use crate::record::Spot;
 use crate::session::Failure;
 use std::collections::HashSet;
@@ -310,7 +309,7 @@ pub(crate) async fn advance<D: Dialect>(storage: &SqlStorage<D>) -> Result<(), F
 pub(crate) fn above<D: Dialect>(known: &Known) -> (&'static str, Vec<Argument>) {
     match D::WRITERS {
         None => ("", Vec::new()),
-        Some(_) => (" AND m.seq >= (?::bigint[])[l.lane + 1]", vec![array(&known.from)]),
+        Some(_) => (" AND m.seq >= (?::bigint[])[l.lane + 1]", vec![Argument::Ints(known.from.to_vec())]),
     }
 }
 
@@ -320,7 +319,7 @@ pub(crate) fn with_more<D: Dialect>(known: &Known) -> (&'static str, Vec<Argumen
         None => ("", Vec::new()),
         Some(_) => {
             let lanes = (0_i64..).zip(known.has_more).filter(|(_, has_more)| *has_more);
-            (" OR l.lane = ANY(?::bigint[])", vec![array(&lanes.map(|(lane, _)| lane).collect::<Vec<_>>())])
+            (" OR l.lane = ANY(?::bigint[])", vec![Argument::Ints(lanes.map(|(lane, _)| lane).collect())])
         }
     }
 }
@@ -331,14 +330,9 @@ pub(crate) fn lanes<D: Dialect>(known: &Known) -> (&'static str, Vec<Argument>) 
         None => ("FROM {lane} l", Vec::new()),
         Some(_) => (
             "FROM unnest(?::bigint[]) WITH ORDINALITY AS k(least, place) JOIN {lane} l ON l.lane = k.place - 1 AND l.fence >= k.least",
-            vec![array(&known.fences)],
+            vec![Argument::Ints(known.fences.to_vec())],
         ),
     }
-}
-
-/// An array of PostgreSQL.
-pub(crate) fn array(numbers: &[i64]) -> Argument {
-    Argument::Text(format!("{{{}}}", in_list(numbers)))
 }
 
 #[cfg(test)]

@@ -262,12 +262,11 @@ pub(crate) fn time<D: Dialect>(rows: &[D::Row]) -> Result<Timestamp, sqlx::Error
 
 /// Writes that a column is one of these places: as an array, so that the statement is prepared once, or as a list.
 fn among<D: Dialect>(sql: &str, places: &[i64], arguments: &mut Vec<Argument>) -> String {
-    let list = in_list(places);
     if D::HAS_ARRAYS {
-        arguments.push(Argument::Text(format!("{{{list}}}")));
+        arguments.push(Argument::Ints(places.to_vec()));
         return sql.replace('@', "= ANY(?::bigint[])");
     }
-    sql.replace('@', &format!("IN ({list})"))
+    sql.replace('@', &format!("IN ({})", in_list(places)))
 }
 
 /// A statement with its tables' names, and its arguments as the database writes them.

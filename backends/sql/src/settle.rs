@@ -5,7 +5,7 @@ use crate::dialect::{Argument, Dialect};
 use crate::keys::{self, Held};
 use crate::lane::{self, Lane};
 use crate::layout::{in_list, state};
-use crate::marks::{Marks, array};
+use crate::marks::Marks;
 use crate::partitions;
 use crate::record::{Read, Row, Spot};
 use crate::session::{Failure, Session, arguments};
@@ -15,6 +15,7 @@ use pillarbox_core::{
     check_verdicts,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Reasons are cut here: they are read by people, and a stack trace for each of a million messages is a table of its own.
@@ -41,7 +42,7 @@ async fn lock<D: Dialect>(
         let (from, arguments) = match D::HAS_ARRAYS {
             true => (
                 "FROM unnest(?::bigint[], ?::bigint[]) AS k(place, least) JOIN {lane} l ON l.lane = k.place AND l.fence >= k.least".to_owned(),
-                vec![array(&numbers), array(&fences)],
+                vec![Argument::Ints(numbers.clone()), Argument::Ints(fences)],
             ),
             false => (
                 match D::LIST {
@@ -254,7 +255,7 @@ async fn remove_and_free<D: Dialect>(
     let (free, freeing) = freeing::<D>(lanes, 0);
     let Some(spots) = spots else {
         let sql = format!("WITH gone AS (DELETE FROM {{message}} WHERE seq = ANY(?::bigint[])) {free}");
-        let mut arguments = vec![array(published)];
+        let mut arguments = vec![Argument::Ints(published.to_vec())];
         arguments.extend(freeing);
         session.execute(&sql, arguments).await?;
         return Ok(true);
@@ -268,13 +269,21 @@ async fn remove_and_free<D: Dialect>(
     );
     let mut arguments = vec![spots_array(&spots)];
     arguments.extend(freeing);
-    arguments.push(array(&places));
+    arguments.push(Argument::Ints(places));
     Ok(!session.rows(&sql, arguments).await?.is_empty())
 }
 
+/// An array of PostgreSQL as text: the client does not know the type of its elements, and would ask the server for it.
 fn spots_array(spots: &[Spot]) -> Argument {
-    let spots: Vec<String> = spots.iter().map(|spot| format!("\"{spot}\"")).collect();
-    Argument::Text(format!("{{{}}}", spots.join(",")))
+    let mut text = String::with_capacity(spots.len() * 16 + 2);
+    text.push('{');
+    for (index, spot) in spots.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{comma}\"{spot}\"");
+    }
+    text.push('}');
+    Argument::Text(text)
 }
 
 /// Notes the token as settled, and lets go of the lanes.

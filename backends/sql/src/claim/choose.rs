@@ -4,7 +4,7 @@ use super::Claiming;
 use crate::dialect::{Argument, Dialect};
 use crate::lane::{self, Lane};
 use crate::layout::{LANES, in_list};
-use crate::marks::{above, array, lanes, with_more};
+use crate::marks::{above, lanes, with_more};
 use crate::session::{Failure, arguments};
 
 /// A lane that was locked, and whether messages that came back seem to be due in it.
@@ -82,7 +82,7 @@ impl<D: Dialect> Claiming<'_, D> {
     /// The condition that a claim has not looked at a lane.
     fn not_seen(&self) -> (String, Vec<Argument>) {
         if D::HAS_ARRAYS {
-            ("AND l.lane <> ALL(?::bigint[]) ".to_owned(), vec![array(&self.seen)])
+            ("AND l.lane <> ALL(?::bigint[]) ".to_owned(), vec![Argument::Ints(self.seen.clone())])
         } else if self.seen.is_empty() {
             (String::new(), Vec::new())
         } else {

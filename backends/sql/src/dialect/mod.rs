@@ -22,6 +22,8 @@ pub enum Argument {
     Text(String),
     /// Bytes.
     Bytes(Vec<u8>),
+    /// An array of whole numbers, where [`Dialect::HAS_ARRAYS`].
+    Ints(Vec<i64>),
 }
 
 impl From<i64> for Argument {
@@ -203,6 +205,8 @@ fn inlined(sql: &str, arguments: &[Argument]) -> String {
                 Argument::Int(value) => write!(text, "{value}"),
                 Argument::Text(value) => write!(text, "_utf8mb4 x'{}'", hexadecimal(value.as_bytes())),
                 Argument::Bytes(value) => write!(text, "x'{}'", hexadecimal(value)),
+                // Only databases without arrays are given their arguments in the text.
+                Argument::Ints(_) => Ok(()),
             };
         }
         text.push_str(part);
@@ -220,9 +224,9 @@ fn hexadecimal(bytes: &[u8]) -> String {
     text
 }
 
-/// The methods that are the same text for each client.
+/// The methods that are the same text for each client, with how it binds an array.
 macro_rules! client {
-    () => {
+    ($query:ident, $array:pat => $bound:expr) => {
         fn execute<'c>(
             connection: &'c mut Self::Connection,
             sql: String,
@@ -234,15 +238,16 @@ macro_rules! client {
                     let sql = crate::dialect::inlined(&sql, &arguments);
                     return Ok(sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?.rows_affected());
                 }
-                let mut query = sqlx::query::<Self>(AssertSqlSafe(sql)).persistent(comes_again);
+                let mut $query = sqlx::query::<Self>(AssertSqlSafe(sql)).persistent(comes_again);
                 for argument in arguments {
-                    query = match argument {
-                        Argument::Int(value) => query.bind(value),
-                        Argument::Text(value) => query.bind(value),
-                        Argument::Bytes(value) => query.bind(value),
+                    $query = match argument {
+                        Argument::Int(value) => $query.bind(value),
+                        Argument::Text(value) => $query.bind(value),
+                        Argument::Bytes(value) => $query.bind(value),
+                        $array => $bound,
                     };
                 }
-                Ok(query.execute(connection).await?.rows_affected())
+                Ok($query.execute(connection).await?.rows_affected())
             })
         }
 
@@ -257,15 +262,16 @@ macro_rules! client {
                     let sql = crate::dialect::inlined(&sql, &arguments);
                     return sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await;
                 }
-                let mut query = sqlx::query::<Self>(AssertSqlSafe(sql)).persistent(comes_again);
+                let mut $query = sqlx::query::<Self>(AssertSqlSafe(sql)).persistent(comes_again);
                 for argument in arguments {
-                    query = match argument {
-                        Argument::Int(value) => query.bind(value),
-                        Argument::Text(value) => query.bind(value),
-                        Argument::Bytes(value) => query.bind(value),
+                    $query = match argument {
+                        Argument::Int(value) => $query.bind(value),
+                        Argument::Text(value) => $query.bind(value),
+                        Argument::Bytes(value) => $query.bind(value),
+                        $array => $bound,
                     };
                 }
-                query.fetch_all(connection).await
+                $query.fetch_all(connection).await
             })
         }
 
@@ -278,6 +284,12 @@ macro_rules! client {
     };
 }
 use client;
+
+/// What a database without arrays says of one.
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
+fn no_arrays() -> sqlx::Error {
+    sqlx::Error::InvalidArgument("this database has no arrays".to_owned())
+}
 
 /// The methods that read a row, where the client tells the types.
 #[cfg(any(feature = "sqlite", feature = "mysql"))]

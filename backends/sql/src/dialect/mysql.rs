@@ -1,6 +1,6 @@
 //! MySQL and MariaDB.
 
-use super::{Argument, Dialect, Options, client, insert_rows, typed_rows};
+use super::{Argument, Dialect, Options, client, insert_rows, no_arrays, typed_rows};
 use crate::config::misconfigured;
 use crate::layout::Tables;
 use crate::{SqlConfig, error};
@@ -138,7 +138,7 @@ impl Dialect for MySql {
         })
     }
 
-    client!();
+    client!(query, Argument::Ints(_) => return Err(no_arrays()));
 
     typed_rows!();
 

@@ -163,7 +163,7 @@ impl Dialect for Postgres {
         })
     }
 
-    client!();
+    client!(query, Argument::Ints(values) => query.bind(values));
 
     fn int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error> {
         // Literals and `CASE` are of the smaller type.

@@ -1,6 +1,6 @@
 //! SQLite: one writer at a time, so that a claim is atomic by its transaction alone.
 
-use super::{Argument, Dialect, Options, client, insert_rows, typed_rows};
+use super::{Argument, Dialect, Options, client, insert_rows, no_arrays, typed_rows};
 use crate::config::misconfigured;
 use crate::layout::Tables;
 use crate::listener::polled;
@@ -94,7 +94,7 @@ impl Dialect for Sqlite {
         })
     }
 
-    client!();
+    client!(query, Argument::Ints(_) => return Err(no_arrays()));
 
     typed_rows!();
 
