@@ -23,7 +23,9 @@ pub struct Claimed {
     pub runs: Vec<Run>,
     /// The entries of all runs, run after run, in order.
     pub entries: Vec<Entry>,
-    /// Where fewer messages than the limit were due: when the next one will be, if one is known.
+    /// Where fewer messages than the limit were handed out: when to ask again at the latest, which is no later than the next one known of
+    /// will be due. A claim that handed out some need not look for it: who has them asks again once they are settled, and a time soon
+    /// after this claim does for the rest.
     pub next_due: Option<Timestamp>,
     /// The store's time of this claim.
     pub now: Timestamp,
