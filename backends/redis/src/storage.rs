@@ -137,6 +137,25 @@ impl RedisStorage {
         .await
     }
 
+    /// Reads the long runs of a claim. Whoever holds a lane is the only one who touches its head, so what lies there is what was
+    /// leased, as long as nobody has taken the lane since: the lane's state is read last, and a nonce that was replaced never
+    /// comes back.
+    async fn read(&self, claiming: reply::Claiming) -> Result<Claimed, Error> {
+        let Shared { connection, state_key, lists, place, .. } = &*self.0;
+        let mut reading = redis::pipe();
+        let mut holders = redis::cmd("HMGET");
+        holders.arg(state_key);
+        for run in claiming.unread() {
+            let list = usize::try_from(run.token.unit).ok().and_then(|lane| lists.get(lane));
+            let list = list.ok_or_else(|| reply::unexpected("claim"))?;
+            reading.cmd("LRANGE").arg(list).arg(0).arg(i64::from(run.len) - 1);
+            holders.arg(run.token.unit);
+        }
+        reading.add_command(holders);
+        let read = connection.read_pipeline(&reading).await;
+        claiming.with(read.map_err(|failure| error::map(failure, "claim", place))?)
+    }
+
     async fn settle_runs(
         &self,
         runs: &[(Token, Settlement<'_>)],
@@ -204,7 +223,10 @@ impl Storage for RedisStorage {
             }
             value = self.try_claim(&claim).await?;
         }
-        reply::claimed(value, claim.nonce)
+        match reply::claiming(value, claim.nonce)?.read() {
+            Ok(claimed) => Ok(claimed),
+            Err(claiming) => self.read(claiming).await,
+        }
     }
 
     async fn renew(&self, tokens: &[Token], lease: Duration) -> Result<Vec<Renewed>, Error> {
