@@ -151,6 +151,13 @@ impl Connection {
         self.examined(result, generation).await
     }
 
+    /// The answers of commands that are no transaction; they run in their order.
+    pub(crate) async fn read_pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Failure> {
+        let (mut link, generation) = self.link().await?;
+        let result = pipeline.query_async(&mut link).await;
+        self.examined(result, generation).await
+    }
+
     async fn link(&self) -> Result<(Link, u64), Failure> {
         let mut slot = self.0.slot.lock().await;
         if let Some(link) = &slot.link {

@@ -4,8 +4,8 @@ use crate::config::Durability;
 use crate::{RedisStorage, error, layout};
 use pillarbox_core::{BoxFuture, Enqueue, EnqueueAlone, Error, ErrorKind, Message};
 use redis::aio::ConnectionLike;
-use redis::{Cmd, FromRedisValue, Pipeline, Value};
-use std::collections::BTreeMap;
+use redis::{Cmd, FromRedisValue, Pipeline, RedisWrite, ToRedisArgs, Value};
+use std::io::Write as _;
 
 /// So many records go into one `RPUSH` at most.
 const RECORDS_PER_COMMAND: usize = 500;
@@ -32,13 +32,16 @@ impl RedisStorage {
         if messages.is_empty() {
             return Ok(());
         }
-        for (list, records) in self.lists(messages) {
-            for records in records.chunks(RECORDS_PER_COMMAND) {
-                pipeline.cmd("RPUSH").arg(&list).arg(records).ignore();
+        let mut placed: Vec<Placed<'_>> = self.placed(messages).collect();
+        // In the order of the messages within each list, since this sort is stable.
+        placed.sort_by_key(|placed| placed.list);
+        for of_list in placed.chunk_by(|one, next| one.list == next.list) {
+            for records in of_list.chunks(RECORDS_PER_COMMAND) {
+                pipeline.add_command(self.push(records)).ignore();
             }
         }
-        if self.0.config.notify {
-            pipeline.cmd(self.0.publish).arg(self.key("wake")).arg("").ignore();
+        if let Some(hint) = &self.0.hint {
+            pipeline.add_command(hint.clone()).ignore();
         }
         Ok(())
     }
@@ -119,15 +122,14 @@ impl RedisStorage {
         )))
     }
 
-    /// The records by the list that each belongs to, in the order of the messages.
-    fn lists(&self, messages: &[Message]) -> BTreeMap<String, Vec<Vec<u8>>> {
+    /// The lane and the list of each message.
+    fn placed<'a>(&self, messages: &'a [Message]) -> impl Iterator<Item = Placed<'a>> {
         let lanes = self.0.settings.lanes;
-        let mut lists: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
         // Messages without a key may lie anywhere. Those of one call share a lane, so that they cost one command, and calls
         // are spread by the ids, which are random.
         let spread = messages.first().map_or(0, |message| crc32fast::hash(&message.id().to_bytes()));
         let mut unkeyed = 0_u32;
-        for message in messages {
+        messages.iter().map(move |message| {
             let lane = match message.key() {
                 Some(key) => layout::lane_of(key, lanes),
                 None => {
@@ -136,13 +138,44 @@ impl RedisStorage {
                     u16::try_from(chunk % u32::from(lanes)).unwrap_or_default()
                 }
             };
-            let list = match message.deliver_at() {
-                Some(_) => self.key("inbox"),
-                None => self.key(&format!("lane:{lane}")),
-            };
-            lists.entry(list).or_default().push(layout::encode(message, lane));
+            let list = if message.deliver_at().is_some() { None } else { Some(lane) };
+            Placed { list, lane, message }
+        })
+    }
+
+    /// The command that appends these, all of one list. Of the right size at once, and written in place: small transactions cost
+    /// what they allocate and copy.
+    fn push(&self, records: &[Placed<'_>]) -> Cmd {
+        const NAME: &str = "RPUSH";
+        let lane = records.first().and_then(|placed| placed.list);
+        let list = lane.and_then(|lane| self.0.lists.get(usize::from(lane))).unwrap_or(&self.0.inbox);
+        let sizes = records.iter().map(|placed| layout::size(placed.message));
+        let mut command =
+            Cmd::with_capacity(2 + records.len(), NAME.len() + list.len() + sizes.sum::<usize>());
+        command.arg(NAME).arg(list);
+        for placed in records {
+            command.arg(placed);
         }
-        lists
+        command
+    }
+}
+
+/// A message and where it goes.
+struct Placed<'a> {
+    /// The lane's list, or none for the inbox.
+    list: Option<u16>,
+    lane: u16,
+    message: &'a Message,
+}
+
+/// Its record.
+impl ToRedisArgs for Placed<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut record = out.writer_for_next_arg();
+        layout::write(self.message, self.lane, |part| {
+            // It goes to memory, where nothing fails.
+            let _ = record.write_all(part);
+        });
     }
 }
 

@@ -20,8 +20,9 @@
 //! # How it works
 //!
 //! A message is one list element in one of the outbox's lanes, chosen by the hash of its ordering key. Enqueueing is a plain
-//! `RPUSH`, so it is safe inside any `MULTI`. A claim is one script: it leases lanes that are free and reads a run from the
-//! head of each; nothing is moved. Settling a published run is one `LTRIM`. Only what goes wrong costs more: a message
+//! `RPUSH`, so it is safe inside any `MULTI`. A claim is one script: it leases lanes that are free, with a run at the head of
+//! each; nothing is moved. Short runs are in its answer, long ones are read by `LRANGE` once they are leased, since a server reads
+//! lists faster than its scripts do. Settling a published run is one `LTRIM`. Only what goes wrong costs more: a message
 //! that is retried waits in a sorted set, and a key whose head waits is *parked* in a list of its own, where its later messages
 //! gather in order while the other keys of its lane go on. [`layout`] documents records and keys, so that a program in
 //! another language can enqueue.

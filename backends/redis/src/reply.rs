@@ -9,8 +9,15 @@ use pillarbox_core::{
 use redis::Value;
 use std::str::FromStr;
 
-/// What a claim answers: a line of numbers, and all records in one MessagePack array, which costs one allocation for all.
-pub(crate) fn claimed(value: Value, nonce: Nonce) -> Result<Claimed, Error> {
+/// What a claim answers: a line of numbers, and the records in one MessagePack array, which costs one allocation for all. Those of
+/// long runs are left to be read from their lanes.
+pub(crate) struct Claiming {
+    claimed: Claimed,
+    /// Which of the runs are to be read, in their order.
+    unread: Vec<bool>,
+}
+
+pub(crate) fn claiming(value: Value, nonce: Nonce) -> Result<Claiming, Error> {
     let Value::Array(parts) = value else { return Err(unexpected("claim")) };
     let mut parts = parts.into_iter();
     let head = text(parts.next().ok_or_else(|| unexpected("claim"))?, "claim")?;
@@ -25,17 +32,68 @@ pub(crate) fn claimed(value: Value, nonce: Nonce) -> Result<Claimed, Error> {
     if let Some(Value::BulkString(packed)) = parts.next() {
         entries(&packed.into(), &mut claimed.entries)?;
     }
+    let mut unread = Vec::new();
     let mut start = 0_u32;
     while let Some(unit) = words.next_number()? {
         let token = Token { unit, fence: words.number()?, nonce };
         let (claimed_at, lease_until, len) = (words.time()?, words.time()?, words.number()?);
+        unread.push(words.number::<u8>()? == 0);
         claimed.runs.push(Run { token, claimed_at, lease_until, start, len });
-        start = start.checked_add(len).ok_or_else(|| unexpected("claim"))?;
+        if unread.last() == Some(&false) {
+            start = start.checked_add(len).ok_or_else(|| unexpected("claim"))?;
+        }
     }
     if claimed.entries.len() != start as usize {
         return Err(unexpected("claim"));
     }
-    Ok(claimed)
+    Ok(Claiming { claimed, unread })
+}
+
+impl Claiming {
+    /// The runs that are to be read.
+    pub(crate) fn unread(&self) -> impl Iterator<Item = &Run> {
+        self.claimed.runs.iter().zip(&self.unread).filter_map(|(run, unread)| unread.then_some(run))
+    }
+
+    /// The claim, with what was read: the records of each run in turn, then who holds their lanes. A run that was lost meanwhile is
+    /// left out.
+    pub(crate) fn with(self, mut lists: Vec<Value>) -> Result<Claimed, Error> {
+        let Some(Value::Array(holders)) = lists.pop() else { return Err(unexpected("claim")) };
+        let Self { mut claimed, unread } = self;
+        let mut read = lists.into_iter().zip(holders);
+        let mut answered = std::mem::take(&mut claimed.entries).into_iter();
+        let runs = std::mem::take(&mut claimed.runs);
+        for (mut run, unread) in runs.into_iter().zip(unread) {
+            run.start = u32::try_from(claimed.entries.len()).unwrap_or(u32::MAX);
+            if !unread {
+                claimed.entries.extend(answered.by_ref().take(run.len as usize));
+                claimed.runs.push(run);
+                continue;
+            }
+            let Some((Value::Array(records), holder)) = read.next() else { return Err(unexpected("claim")) };
+            if !held(&holder, run.token.nonce) || records.len() != run.len as usize {
+                // Its lease ran out before it was read, and somebody else took it.
+                claimed.next_due = Some(claimed.now);
+                continue;
+            }
+            for record in records {
+                let Value::BulkString(record) = record else { return Err(unexpected("claim")) };
+                claimed.entries.push(entry(record.into()));
+            }
+            claimed.runs.push(run);
+        }
+        Ok(claimed)
+    }
+
+    /// The claim, if nothing of it is to be read.
+    pub(crate) fn read(self) -> Result<Claimed, Self> {
+        if self.unread.contains(&true) { Err(self) } else { Ok(self.claimed) }
+    }
+}
+
+/// Whether the stored state of a lane names this nonce, which stands in front.
+fn held(state: &Value, nonce: Nonce) -> bool {
+    matches!(state, Value::BulkString(state) if state.starts_with(nonce.as_bytes()))
 }
 
 fn entries(packed: &Bytes, entries: &mut Vec<Entry>) -> Result<(), Error> {
@@ -174,10 +232,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn claim(head: &str, packed: &[u8]) -> Result<Claiming, Error> {
+        let parts = [head.as_bytes(), packed].map(|part| Value::BulkString(part.to_vec()));
+        claiming(Value::Array(parts.to_vec()), Nonce::from_words(1, 2))
+    }
+
     #[test]
     fn a_claim_without_runs() {
         let head = Value::BulkString(b"17 42 1 2".to_vec());
-        let answer = claimed(Value::Array(vec![head]), Nonce::default()).unwrap();
+        let claiming = claiming(Value::Array(vec![head]), Nonce::default()).unwrap();
+        let answer = claiming.read().ok().unwrap();
         assert_eq!(answer.now, Timestamp::from_micros(17));
         assert_eq!(answer.next_due, Some(Timestamp::from_micros(42)));
         assert_eq!((answer.buried, answer.suspects, answer.runs.len()), (1, 2, 0));
@@ -185,10 +249,50 @@ mod tests {
 
     #[test]
     fn a_run_whose_records_are_missing_is_an_error() {
-        let head = Value::BulkString(b"17 - 0 0 3 9 17 20 2".to_vec());
-        let packed = Value::BulkString(b"\x91\xa1x".to_vec());
-        let error = claimed(Value::Array(vec![head, packed]), Nonce::default()).unwrap_err();
+        let error = claim("17 - 0 0 3 9 17 20 2 1", b"\x91\xa1x").err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unexpected);
+    }
+
+    /// Of three runs the first and the last are read from their lanes, and the one between is in the answer.
+    fn partly_read(first_holder: Nonce, last_records: usize) -> Claimed {
+        let answer = claim("17 - 0 0 3 7 17 20 2 0 4 8 17 20 1 1 5 9 17 20 2 0", b"\x91\xa1b").unwrap();
+        assert_eq!(answer.unread().map(|run| run.token.unit).collect::<Vec<_>>(), [3, 5]);
+        let list = |text: &[u8], count| Value::Array(vec![Value::BulkString(text.to_vec()); count]);
+        let state = |nonce: Nonce| Value::BulkString([nonce.as_bytes(), &b"more"[..]].concat());
+        let holders = Value::Array(vec![state(first_holder), state(Nonce::from_words(1, 2))]);
+        let Err(answer) = answer.read() else { panic!() };
+        answer.with(vec![list(b"a", 2), list(b"c", last_records), holders]).unwrap()
+    }
+
+    fn stored(claimed: &Claimed, run: usize) -> Vec<&[u8]> {
+        let entries = claimed.entries_of(&claimed.runs[run]).iter();
+        let bytes = entries.map(|entry| match &entry.content {
+            Content::Undecodable(undecodable) => &undecodable.bytes[..],
+            Content::Message(_) => panic!(),
+        });
+        bytes.collect()
+    }
+
+    #[test]
+    fn runs_that_are_read_stand_in_their_places() {
+        let claimed = partly_read(Nonce::from_words(1, 2), 2);
+        assert_eq!(claimed.runs.len(), 3);
+        let all = [0, 1, 2].map(|run| stored(&claimed, run));
+        assert_eq!(all, [vec![&b"a"[..]; 2], vec![b"b"], vec![b"c"; 2]]);
+        assert_eq!(claimed.next_due, None);
+    }
+
+    #[test]
+    fn a_run_that_was_lost_before_it_was_read_is_left_out() {
+        for (claimed, units) in [
+            (partly_read(Nonce::from_words(1, 3), 2), [4, 5]),
+            (partly_read(Nonce::from_words(1, 2), 1), [3, 4]),
+        ] {
+            assert_eq!(claimed.runs.iter().map(|run| run.token.unit).collect::<Vec<_>>(), units);
+            assert_eq!(claimed.entries.len(), 3);
+            assert_eq!(stored(&claimed, usize::from(units[0] == 3)), [b"b"]);
+            assert_eq!(claimed.next_due, Some(claimed.now), "somebody else has it, or it is there again");
+        }
     }
 
     #[test]
@@ -208,7 +312,9 @@ mod tests {
         #[test]
         fn whatever_is_answered_never_panics(head in "[-0-9 ]{0,40}", packed: Vec<u8>) {
             let parts = vec![Value::BulkString(head.clone().into_bytes()), Value::BulkString(packed)];
-            let _ = claimed(Value::Array(parts), Nonce::default());
+            if let Ok(Err(claiming)) = claiming(Value::Array(parts), Nonce::default()).map(Claiming::read) {
+                let _ = claiming.with(vec![Value::Array(Vec::new())]);
+            }
             let _ = settled(Value::BulkString(head.clone().into_bytes()), &mut Vec::new());
             let _ = renewed(Value::BulkString(head.into_bytes()));
         }

@@ -26,6 +26,11 @@ pub(crate) struct Shared {
     /// `PUBLISH`, or on a cluster `SPUBLISH`, which reaches one node instead of all.
     pub(crate) publish: &'static str,
     pub(crate) state_key: String,
+    /// The lists of the lanes, and that of scheduled messages.
+    pub(crate) lists: Vec<String>,
+    pub(crate) inbox: String,
+    /// What tells relays of messages, where that is wanted.
+    pub(crate) hint: Option<Cmd>,
 }
 
 /// The longest run, and the most messages of one claim: a longer one holds the server up and gains nothing.
@@ -61,7 +66,7 @@ impl RedisStorage {
         config.check()?;
         let connection = Connection::new(&config);
         let place = config.target.place();
-        let state_key = format!("{{{}}}:state", config.name);
+        let state_key = key(&config.name, "state");
         let server = checks::check(&connection, &state_key, &place).await?;
         let stored = store_settings(&connection, &config, &state_key)
             .await
@@ -71,7 +76,22 @@ impl RedisStorage {
         let blocking = tokio::sync::Mutex::new(Connection::with_timeout(&config, slowest));
         let sharded = config.target.is_cluster() && server.has_sharded_channels;
         let publish = if sharded { "SPUBLISH" } else { "PUBLISH" };
-        Ok(Self(Arc::new(Shared { config, settings, connection, blocking, place, publish, state_key })))
+        let key = |suffix: &str| key(&config.name, suffix);
+        let lists = (0..settings.lanes).map(|lane| key(&format!("lane:{lane}"))).collect();
+        let inbox = key("inbox");
+        let hint = config.notify.then(|| redis::cmd(publish).arg(key("wake")).arg("").take());
+        Ok(Self(Arc::new(Shared {
+            config,
+            settings,
+            connection,
+            blocking,
+            place,
+            publish,
+            state_key,
+            lists,
+            inbox,
+            hint,
+        })))
     }
 
     /// The outbox's name.
@@ -85,7 +105,7 @@ impl RedisStorage {
     }
 
     pub(crate) fn key(&self, suffix: &str) -> String {
-        format!("{{{}}}:{suffix}", self.0.config.name)
+        key(&self.0.config.name, suffix)
     }
 
     pub(crate) async fn run(
@@ -117,6 +137,25 @@ impl RedisStorage {
         .await
     }
 
+    /// Reads the long runs of a claim. Whoever holds a lane is the only one who touches its head, so what lies there is what was
+    /// leased, as long as nobody has taken the lane since: the lane's state is read last, and a nonce that was replaced never
+    /// comes back.
+    async fn read(&self, claiming: reply::Claiming) -> Result<Claimed, Error> {
+        let Shared { connection, state_key, lists, place, .. } = &*self.0;
+        let mut reading = redis::pipe();
+        let mut holders = redis::cmd("HMGET");
+        holders.arg(state_key);
+        for run in claiming.unread() {
+            let list = usize::try_from(run.token.unit).ok().and_then(|lane| lists.get(lane));
+            let list = list.ok_or_else(|| reply::unexpected("claim"))?;
+            reading.cmd("LRANGE").arg(list).arg(0).arg(i64::from(run.len) - 1);
+            holders.arg(run.token.unit);
+        }
+        reading.add_command(holders);
+        let read = connection.read_pipeline(&reading).await;
+        claiming.with(read.map_err(|failure| error::map(failure, "claim", place))?)
+    }
+
     async fn settle_runs(
         &self,
         runs: &[(Token, Settlement<'_>)],
@@ -138,6 +177,10 @@ impl RedisStorage {
         reply::settled(value, answers)?;
         if answers.len() - before == runs.len() { Ok(()) } else { Err(reply::unexpected("settle")) }
     }
+}
+
+fn key(name: &str, suffix: &str) -> String {
+    format!("{{{name}}}:{suffix}")
 }
 
 async fn store_settings(
@@ -180,7 +223,10 @@ impl Storage for RedisStorage {
             }
             value = self.try_claim(&claim).await?;
         }
-        reply::claimed(value, claim.nonce)
+        match reply::claiming(value, claim.nonce)?.read() {
+            Ok(claimed) => Ok(claimed),
+            Err(claiming) => self.read(claiming).await,
+        }
     }
 
     async fn renew(&self, tokens: &[Token], lease: Duration) -> Result<Vec<Renewed>, Error> {

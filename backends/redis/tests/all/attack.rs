@@ -106,10 +106,25 @@ impl Random {
     }
 }
 
+/// How messages come and fail.
+#[derive(Clone, Copy)]
+struct Manner {
+    /// How many messages come and are claimed, as a multiple.
+    many: u64,
+    /// How rarely one fails, as a multiple.
+    calm: u64,
+}
+
+/// Short runs, and something in most of them fails.
+const ROUGH: Manner = Manner { many: 1, calm: 1 };
+/// Runs so long that they are read after they were leased, which needs that no key is parked.
+const CALM: Manner = Manner { many: 20, calm: 500 };
+
 struct Holder {
     outbox: RedisStorage,
     clock: TestClock,
     random: Random,
+    manner: Manner,
     /// Runs that this relay forgot, and settles when it comes back.
     zombies: Vec<Claimed>,
 }
@@ -118,7 +133,7 @@ impl Holder {
     /// One claim and what becomes of it. The calls race with other relays; the checks are by the store's own times.
     async fn turn(&mut self, history: &Mutex<History>) {
         let nonce = Nonce::from_words(self.random.next(), self.random.next());
-        let limit = u32::try_from(1 + self.random.below(40)).unwrap();
+        let limit = u32::try_from(1 + self.random.below(40 * self.manner.many)).unwrap();
         let mut claim = Claim { limit, lease: LEASE, nonce, solo: false };
         let mut claimed = self.claim(claim, history).await;
         if claimed.runs.is_empty() && claimed.suspects > 0 {
@@ -221,7 +236,7 @@ impl Holder {
             let Content::Message(message) = &entry.content else { return None };
             let key = message.key().map(ToString::to_string);
             let after = Duration::from_secs(self.random.below(4));
-            let verdict = match self.random.below(100) {
+            let verdict = match self.random.below(100 * self.manner.calm) {
                 _ if key.as_ref().is_some_and(|key| stopped.contains(key)) => Verdict::Release { after },
                 0..10 => Verdict::Retry { after, error: Text::from("no") },
                 10..14 => Verdict::Release { after },
@@ -240,7 +255,7 @@ impl Holder {
 }
 
 /// Few lanes and few keys, so that everything meets; a clock that relays push on while they work.
-async fn attack(seed: u64, lanes: u16, relays: u64, keys: u64, policy: HeadPolicy) -> Wounds {
+async fn attack(seed: u64, lanes: u16, relays: u64, keys: u64, policy: HeadPolicy, manner: Manner) -> Wounds {
     let clock = TestClock::new();
     let config = config(&clock).lanes(lanes).head_policy(policy).max_strikes(1_000_000);
     let producer = RedisStorage::connect(config.clone()).await.unwrap();
@@ -252,10 +267,10 @@ async fn attack(seed: u64, lanes: u16, relays: u64, keys: u64, policy: HeadPolic
     for relay in 0..relays {
         let outbox = RedisStorage::connect(config.clone()).await.unwrap();
         let (clock, random) = (clock.clone(), Random(seed ^ (relay + 1) << 32));
-        holders.push(Holder { outbox, clock, random, zombies: Vec::new() });
+        holders.push(Holder { outbox, clock, random, manner, zombies: Vec::new() });
     }
     for _ in 0..40 {
-        let messages: Vec<_> = (0..random.below(30))
+        let messages: Vec<_> = (0..random.below(30 * manner.many))
             .map(|_| match random.below(4) {
                 0 => message(None),
                 _ => message(Some(&format!("key-{}", random.below(keys)))),
@@ -338,7 +353,7 @@ async fn relays_that_fail_in_every_way_lose_and_reorder_nothing() {
     let mut wounds = Wounds::default();
     for seed in 0..12 {
         let lanes = 1 + u16::try_from(seed % 4).unwrap();
-        wounds.add(&attack(seed, lanes, 2 + seed % 4, 1 + seed % 7, HeadPolicy::Continue).await);
+        wounds.add(&attack(seed, lanes, 2 + seed % 4, 1 + seed % 7, HeadPolicy::Continue, ROUGH).await);
     }
     wounds.check();
 }
@@ -348,7 +363,17 @@ async fn relays_that_fail_under_block_lose_and_reorder_nothing() {
     let mut wounds = Wounds::default();
     for seed in 100..106 {
         let lanes = 1 + u16::try_from(seed % 3).unwrap();
-        wounds.add(&attack(seed, lanes, 3, 2 + seed % 5, HeadPolicy::Block).await);
+        wounds.add(&attack(seed, lanes, 3, 2 + seed % 5, HeadPolicy::Block, ROUGH).await);
+    }
+    wounds.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relays_that_lose_long_runs_lose_and_reorder_nothing() {
+    let mut wounds = Wounds::default();
+    for seed in 200..206 {
+        let lanes = 1 + u16::try_from(seed % 3).unwrap();
+        wounds.add(&attack(seed, lanes, 3, 5, HeadPolicy::Continue, CALM).await);
     }
     wounds.check();
 }

@@ -106,22 +106,59 @@ async fn diversion_is_bounded_per_claim() {
     assert_eq!(seen, messages.iter().map(Message::id).collect::<Vec<_>>());
 }
 
+/// Few large ones, and a run so long that its records would otherwise be read without a look at each.
 #[tokio::test]
 async fn an_answer_is_bounded_in_bytes() {
+    for (batch, size, most) in [(10, 1_000_000, 9), (100, 200_000, 42)] {
+        let clock = TestClock::new();
+        let outbox = RedisStorage::connect(config(&clock).lanes(1)).await.unwrap();
+        for _ in 0..4 {
+            let large: Vec<_> =
+                (0..batch).map(|_| Message::to("t").key("a").payload(vec![0; size]).unwrap()).collect();
+            outbox.enqueue_alone(&large).await.unwrap();
+        }
+        let mut drained = 0;
+        while drained < 4 * batch {
+            let claimed = outbox.claim(ask(500)).await.unwrap();
+            assert!((1..=most).contains(&claimed.entries.len()), "{}", claimed.entries.len());
+            drained += claimed.entries.len();
+            settle_all(&outbox, &claimed, &Verdict::Published).await;
+        }
+    }
+}
+
+/// Long runs are read from their lanes after they were leased: in order, beside shorter ones that are in the answer, and again
+/// when the claim is repeated.
+#[tokio::test]
+async fn long_and_short_runs_are_handed_out_together() {
     let clock = TestClock::new();
-    let outbox = RedisStorage::connect(config(&clock).lanes(1)).await.unwrap();
-    for _ in 0..4 {
-        let large: Vec<_> =
-            (0..10).map(|_| Message::to("t").key("a").payload(vec![0; 1_000_000]).unwrap()).collect();
-        outbox.enqueue_alone(&large).await.unwrap();
+    let outbox = RedisStorage::connect(config(&clock).lanes(4)).await.unwrap();
+    let key =
+        |lane| (0..).map(|number: u32| format!("key-{number}")).find(|key| layout::lane_of(key, 4) == lane);
+    let keys: Vec<_> = (0..4).map(|lane| key(lane).unwrap()).collect();
+    let mut wanted = Vec::new();
+    for (key, count) in keys.iter().zip([3, 300, 1, 100]) {
+        let messages: Vec<_> = (0..count).map(|_| message(Some(key))).collect();
+        outbox.enqueue_alone(&messages).await.unwrap();
+        wanted.push(messages);
     }
-    let mut drained = 0;
-    while drained < 40 {
-        let claimed = outbox.claim(ask(500)).await.unwrap();
-        assert!((1..=9).contains(&claimed.entries.len()), "{}", claimed.entries.len());
-        drained += claimed.entries.len();
-        settle_all(&outbox, &claimed, &Verdict::Published).await;
+    let claim = ask(500);
+    let claimed = outbox.claim(claim).await.unwrap();
+    let again = outbox.claim(claim).await.unwrap();
+    for claimed in [&claimed, &again] {
+        assert_eq!(claimed.runs.len(), 4);
+        for run in &claimed.runs {
+            let found = claimed.entries_of(run).iter().map(|entry| match &entry.content {
+                pillarbox_core::Content::Message(message) => message,
+                pillarbox_core::Content::Undecodable(_) => panic!(),
+            });
+            let lane = usize::try_from(run.token.unit).unwrap();
+            assert!(found.eq(wanted[lane].iter()), "lane {lane}");
+        }
     }
+    settle_all(&outbox, &claimed, &Verdict::Published).await;
+    assert_eq!(outbox.claim(ask(500)).await.unwrap().entries.len(), 0);
+    assert_eq!(outbox.admin().unwrap().stats().await.unwrap().pending, 0);
 }
 
 /// A deadly message among five hundred is found within log2(500) + 3 deaths, and nobody else is buried.

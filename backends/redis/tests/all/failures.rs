@@ -1,6 +1,6 @@
 //! What goes wrong around the outbox: corrupt records, lost scripts, killed servers, full memory.
 
-use crate::support::{ask, config, connection, message, server, settle_all};
+use crate::support::{LEASE, ask, config, connection, message, server, settle_all};
 use pillarbox_core::{
     Content, ErrorKind, Filter, ListState, Listing, Message, MessageId, Storage as _, TestClock, Text,
     Verdict,
@@ -232,4 +232,40 @@ async fn a_listener_that_was_cut_off_listens_again() {
     hints.hinted().await;
     direct.enqueue_alone(&[message(None)]).await.unwrap();
     hints.hinted().await;
+}
+
+/// A long run is read once it is leased. Here the lease runs out before the answer is there, and somebody else takes the lane.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_run_that_was_lost_before_it_was_read_is_not_handed_out() {
+    use pillarbox_testkit::servers::Proxy;
+    let server = RedisServer::start().unwrap();
+    let proxy = Proxy::start(server.address()).unwrap();
+    let clock = TestClock::new();
+    let open = async |url: &str| {
+        let config = RedisConfig::from_url(url).unwrap().lanes(1).test_clock(clock.clone());
+        RedisStorage::connect(config).await.unwrap()
+    };
+    let slow = open(&proxy.through(&server.url())).await;
+    let direct = open(&server.url()).await;
+    direct.enqueue_alone(&vec![message(None); 200]).await.unwrap();
+    // The server knows the script from now on, so that the next call is the claim itself.
+    slow.claim(ask(0)).await.unwrap();
+    proxy.stall_replies();
+    let claim = ask(500);
+    let claiming = tokio::spawn({
+        let slow = slow.clone();
+        async move { slow.claim(claim).await }
+    });
+    let leased = async || direct.admin().unwrap().stats().await.unwrap().claimed;
+    while leased().await < 200 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    clock.advance(LEASE * 2);
+    let taken = direct.claim(ask(500)).await.unwrap();
+    assert_eq!(taken.entries.len(), 100, "half of the run that was lost");
+    proxy.heal().unwrap();
+    let lost = claiming.await.unwrap().unwrap();
+    assert_eq!((lost.runs.len(), lost.entries.len()), (0, 0));
+    assert_eq!(lost.next_due, Some(lost.now));
+    settle_all(&direct, &taken, &Verdict::Published).await;
 }

@@ -21,18 +21,19 @@ async fn a_cluster_is_used_as_one_server() {
         let mut connection = client.get_async_connection().await.unwrap();
         let mut transaction = redis::pipe();
         transaction.atomic().cmd("SET").arg(format!("{{{name}}}order:1")).arg("created");
-        let messages: Vec<Message> = (0..20).map(|n| message(Some(&format!("key-{}", n % 3)))).collect();
+        let messages: Vec<Message> = (0..400).map(|n| message(Some(&format!("key-{}", n % 3)))).collect();
         outbox.append(&mut transaction, &messages).unwrap();
         let (set,): (String,) = transaction.query_async(&mut connection).await.unwrap();
         assert_eq!(set, "OK");
         hints.hinted().await;
         outbox.enqueue_alone(&[message(None)]).await.unwrap();
-        let claimed = outbox.claim(ask(100)).await.unwrap();
-        assert_eq!(claimed.entries.len(), 21, "{name}");
+        // Some of the runs are so long that they are read from their lanes.
+        let claimed = outbox.claim(ask(500)).await.unwrap();
+        assert_eq!(claimed.entries.len(), 401, "{name}");
         let retry = Verdict::Release { after: Duration::from_secs(9) };
         settle_all(&outbox, &claimed, &retry).await;
         let stats = outbox.admin().unwrap().stats().await.unwrap();
-        assert_eq!((stats.pending, stats.scheduled), (0, 21), "{name}");
+        assert_eq!((stats.pending, stats.scheduled), (0, 401), "{name}");
     }
 }
 

@@ -11,12 +11,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// apalis-redis at its best: batches, no lock for each task, no events, no results.
+/// apalis-redis at its best: batches, no lock for each task, no events.
+///
+/// Its acknowledgements are its results: with `persist_results(false)` a task that is done stays in flight, and comes back once its
+/// worker is gone. So that is no drain, and is not measured.
 pub(crate) struct Apalis {
     url: String,
     batch: u32,
     rounds: u32,
 }
+
+const WORKER: &str = "relay";
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Published {
@@ -52,9 +57,10 @@ impl Peer for Apalis {
             .batch_size(self.batch as usize)
             .lock_tasks(false)
             .emit_events(false)
-            .persist_results(false);
+            .persist_results(true);
+        let in_flight = format!("{}:{WORKER}", config.inflight_jobs_set());
         let connection = apalis_redis::connect(self.url.as_str()).await?;
-        let mut storage = RedisStorage::new(connection).with_config(config);
+        let mut storage = RedisStorage::new(connection.clone()).with_config(config);
         for first in (0..messages).step_by(self.batch as usize) {
             let count = self.batch.min(messages - first) as usize;
             storage.push_bulk(vec![Published { payload: payload() }; count]).await?;
@@ -74,7 +80,7 @@ impl Peer for Apalis {
             }
         };
         let worker =
-            WorkerBuilder::new("relay").backend(storage).concurrency(self.batch as usize).build(handler);
+            WorkerBuilder::new(WORKER).backend(storage).concurrency(self.batch as usize).build(handler);
         let begun = Instant::now();
         // Its last acknowledgements are written while it stops.
         worker
@@ -83,6 +89,12 @@ impl Peer for Apalis {
                 Ok::<(), std::io::Error>(())
             })
             .await?;
-        Ok(Measured { drained: published.load(Ordering::Relaxed), took: begun.elapsed() })
+        let took = begun.elapsed();
+        let mut connection = connection;
+        let unsettled: u32 = redis::cmd("SCARD").arg(in_flight).query_async(&mut connection).await?;
+        if unsettled > 0 {
+            return Err(format!("{unsettled} tasks of {messages} were not acknowledged").into());
+        }
+        Ok(Measured { drained: published.load(Ordering::Relaxed), took })
     }
 }
