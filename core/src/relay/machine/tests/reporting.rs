@@ -28,12 +28,12 @@ impl World {
 }
 
 #[test]
-fn two_settles_are_on_their_way_at_once_and_no_more() {
+fn three_settles_are_on_their_way_at_once_and_no_more() {
     let mut world = World::with_room();
-    for _ in 0..4 {
+    for _ in 0..5 {
         world.confirm_run_of(10);
     }
-    assert_eq!(world.settles(), 2);
+    assert_eq!(world.settles(), 3);
 }
 
 #[test]
@@ -42,13 +42,15 @@ fn a_settle_reports_a_thousand_messages_and_more_only_if_one_run_has_them() {
         [([600, 400, 1], vec![600, 400]), ([600, 401, 1], vec![600]), ([1_001, 1, 1], vec![1_001])]
     {
         let mut world = World::with_room();
-        world.confirm_run_of(10);
-        world.confirm_run_of(10);
+        for _ in 0..3 {
+            world.confirm_run_of(10);
+        }
         for messages in runs {
             world.confirm_run_of(messages);
         }
-        assert_eq!(world.settled_runs(), [10]);
-        assert_eq!(world.settled_runs(), [10]);
+        for _ in 0..3 {
+            assert_eq!(world.settled_runs(), [10]);
+        }
         assert_eq!(world.settled_runs(), together);
     }
 }
@@ -56,8 +58,9 @@ fn a_settle_reports_a_thousand_messages_and_more_only_if_one_run_has_them() {
 #[test]
 fn what_the_store_took_is_counted_over_all_runs() {
     let mut world = World::with_room();
-    world.confirm_run_of(10);
-    world.confirm_run_of(10);
+    for _ in 0..3 {
+        world.confirm_run_of(10);
+    }
     world.give(&[("north", None), ("north.1", Some("k")), ("north.2", Some("k"))]);
     let publish = world.take_publish();
     world.answer(publish, [Some(Ok(())), failed(ErrorKind::Unroutable)]);
@@ -65,11 +68,12 @@ fn what_the_store_took_is_counted_over_all_runs() {
     let publish = world.take_publish();
     assert_eq!(world.heard("confirmed: 1, failed: 1"), 1);
     world.answer(publish, [Some(Ok(())), failed(ErrorKind::Unroutable)]);
-    world.settle(Outcome::Applied);
-    world.settle(Outcome::Applied);
+    for _ in 0..3 {
+        world.settle(Outcome::Applied);
+    }
     assert_eq!(world.heard("Released"), 0, "nothing was released yet");
     assert_eq!(world.settle(Outcome::Applied), ["published, retry, release"; 2]);
-    assert_eq!(world.heard("Settled { published: 10"), 2);
+    assert_eq!(world.heard("Settled { published: 10"), 3);
     assert_eq!(world.heard("Settled { published: 2"), 1);
     assert_eq!(world.heard("Released { messages: 2 }"), 1);
 }
