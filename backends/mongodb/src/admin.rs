@@ -4,7 +4,7 @@ use crate::MongoStorage;
 use crate::dead::{id_of, redriven};
 use crate::lanes::{by_document, members_of};
 use crate::layout::{Found, PARKED, READY, read};
-use crate::questions::{behind_index, due_index, park as park_of, scheduled_index};
+use crate::questions::{aside_index, due_index, park as park_of};
 use crate::transaction::{End, Failure};
 use mongodb::bson::raw::RawDocumentBuf;
 use mongodb::bson::spec::BinarySubtype;
@@ -72,21 +72,16 @@ impl MongoStorage {
         let map = |failure| self.map(failure, "stats");
         let view = self.look().await?;
         let now = view.now;
-        let claimed: u64 = view.lanes.iter().filter(|lane| lane.held).map(|lane| u64::from(lane.run)).sum();
+        let claimed: u64 =
+            view.lanes.iter().filter(|lane| lane.is_busy()).map(|lane| u64::from(lane.run)).sum();
         let lanes: Vec<i64> = view.lanes.iter().map(|lane| i64::from(lane.number)).collect();
         let all = self.0.messages.estimated_document_count().await.map_err(map)?;
         let later = doc! { "lane": { "$in": lanes.clone() }, "at": { "$gt": now.as_micros() } };
-        let later = self
-            .0
-            .messages
-            .count_documents(later)
-            .hint(scheduled_index())
-            .limit(COUNTED)
-            .await
-            .map_err(map)?;
+        let later =
+            self.0.messages.count_documents(later).hint(aside_index()).limit(COUNTED).await.map_err(map)?;
         let parked = doc! { "lane": { "$in": lanes.clone() }, "at": PARKED };
         let parked =
-            self.0.messages.count_documents(parked).hint(due_index()).limit(COUNTED).await.map_err(map)?;
+            self.0.messages.count_documents(parked).hint(aside_index()).limit(COUNTED).await.map_err(map)?;
         // Those of a run that belong to a parked key are claimed, and still stand behind their key.
         let mut parked_claimed = 0;
         for lane in self.whole_lanes(&busy(&view.lanes), "stats").await? {
@@ -269,10 +264,10 @@ impl MongoStorage {
         let dead = doc! { "id": id() };
         let mut documents = self.read_page(&self.0.dead, dead, doc! {}, PAGE, "get").await?;
         let lanes: Vec<i64> = (0..self.lanes()).map(i64::from).collect();
-        let waiting = doc! { "lane": { "$in": lanes }, "at": { "$gt": READY }, "id": id() };
-        let behind = doc! { "at": PARKED, "id": id() };
-        for (filter, index) in [(waiting, scheduled_index()), (behind, behind_index())] {
-            let mut cursor = self.0.messages.find(filter).hint(index).limit(PAGE).await.map_err(map)?;
+        for at in [doc! { "$gt": READY }, doc! { "$eq": PARKED }] {
+            let filter = doc! { "lane": { "$in": lanes.clone() }, "at": at, "id": id() };
+            let mut cursor =
+                self.0.messages.find(filter).hint(aside_index()).limit(PAGE).await.map_err(map)?;
             while cursor.advance().await.map_err(map)? {
                 documents.push(cursor.current().to_owned());
             }
@@ -435,7 +430,7 @@ impl MongoStorage {
 }
 
 fn busy(lanes: &[crate::lanes::Lane]) -> Vec<u16> {
-    lanes.iter().filter(|lane| lane.held).map(|lane| lane.number).collect()
+    lanes.iter().filter(|lane| lane.is_busy()).map(|lane| lane.number).collect()
 }
 
 /// The last document of a page that is full, behind which there may be more.

@@ -8,7 +8,8 @@ use mongodb::bson::{Document, doc};
 use mongodb::options::{Acknowledgment, WriteConcern};
 use pillarbox_core::Error;
 
-pub(crate) async fn check(client: &Client, place: &str) -> Result<(), Error> {
+/// Answers whether it is the router of a sharded cluster.
+pub(crate) async fn check(client: &Client, place: &str) -> Result<bool, Error> {
     let map = |failure| error::map(failure, "open", place);
     let admin = client.database("admin");
     let hello = admin.run_command(doc! { "hello": 1 }).await.map_err(map)?;
@@ -22,22 +23,25 @@ pub(crate) async fn check(client: &Client, place: &str) -> Result<(), Error> {
             "transactions that commit with `{weak}` may lose their messages in a failover, and are seen by relays only later; leave `w` and `journal` out of the URL, or commit with the write concern `majority`"
         );
     }
-    Ok(())
+    Ok(is_router(&hello))
+}
+
+fn is_router(hello: &Document) -> bool {
+    hello.get_str("msg").is_ok_and(|text| text == "isdbgrid")
 }
 
 /// Whether it has what the outbox is built on: transactions, snapshot reads and change streams.
 fn judge(hello: &Document, place: &str) -> Result<(), Error> {
-    let is_router = hello.get_str("msg").is_ok_and(|text| text == "isdbgrid");
-    if !is_router && hello.get_str("setName").is_err() {
+    if !is_router(hello) && hello.get_str("setName").is_err() {
         return Err(misconfigured(format!(
             "MongoDB at {place} is no replica set, and so has no transactions; start it with `--replSet rs0` and run `rs.initiate()`: one node is enough"
         )));
     }
-    // 13 is MongoDB 5.0, the first whose snapshot reads need no transaction.
+    // 17 is MongoDB 6.0, the first whose partial indexes may have an `$or`.
     let version = hello.get_i32("maxWireVersion").unwrap_or(0);
-    if version < 13 {
+    if version < 17 {
         return Err(misconfigured(format!(
-            "MongoDB at {place} is too old (wire version {version}); 5.0 or later is needed"
+            "MongoDB at {place} is too old (wire version {version}); 6.0 or later is needed"
         )));
     }
     Ok(())
@@ -69,11 +73,11 @@ mod tests {
     fn servers_are_judged() {
         let judge = |hello: Document| judge(&hello, "host:1").map_err(|error| error.to_string());
         judge(doc! { "setName": "rs0", "maxWireVersion": 17 }).unwrap();
-        judge(doc! { "msg": "isdbgrid", "maxWireVersion": 13 }).unwrap();
+        judge(doc! { "msg": "isdbgrid", "maxWireVersion": 17 }).unwrap();
         let alone = judge(doc! { "maxWireVersion": 17 }).unwrap_err();
         assert!(alone.contains("host:1") && alone.contains("--replSet"), "{alone}");
-        let old = judge(doc! { "setName": "rs0", "maxWireVersion": 9 }).unwrap_err();
-        assert!(old.contains("5.0 or later"), "{old}");
+        let old = judge(doc! { "setName": "rs0", "maxWireVersion": 13 }).unwrap_err();
+        assert!(old.contains("6.0 or later"), "{old}");
     }
 
     #[test]

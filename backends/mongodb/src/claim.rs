@@ -1,17 +1,15 @@
-//! Handing out runs: one snapshot to choose from, then one atomic step for each lane.
+//! Handing out runs: one snapshot to choose from, then one command that takes the lanes.
 
 use crate::MongoStorage;
-use crate::assemble::Pick;
 use crate::gather::Gathered;
-use crate::lanes::{Lane, by_document, members_of, micros, nonce, now as now_expression};
-use crate::layout::Found;
+use crate::lanes::{Lane, nonce};
 use crate::questions::{PARKED_KEYS, Park, park};
-use futures_util::future::{join, join_all};
+use crate::take::add;
+use futures_util::future::join;
 use mongodb::ClientSession;
+use mongodb::bson::doc;
 use mongodb::bson::raw::RawDocumentBuf;
-use mongodb::bson::{Bson, doc};
-use mongodb::options::ReturnDocument;
-use pillarbox_core::{Claim, Claimed, Entry, Error, ErrorKind, Nonce, Run, Timestamp};
+use pillarbox_core::{Claim, Claimed, Error, ErrorKind, Nonce, Timestamp};
 use std::collections::{HashMap, HashSet};
 
 /// How often a claim chooses again, since other relays were faster, or since it had to tidy up first.
@@ -51,7 +49,8 @@ impl MongoStorage {
             if claim.limit == 0 {
                 return Ok(Claimed { now, ..Claimed::default() });
             }
-            let is_repeated = |lane: &&Lane| lane.token().nonce == claim.nonce && lane.is_live(now);
+            let is_repeated =
+                |lane: &&Lane| lane.held && lane.token().nonce == claim.nonce && lane.is_live(now);
             let repeated: Vec<u16> = view.lanes.iter().filter(is_repeated).map(|lane| lane.number).collect();
             if !repeated.is_empty() {
                 return self.repeat(view, claim, &repeated, buried).await;
@@ -59,7 +58,7 @@ impl MongoStorage {
             let expired: Vec<u16> = view
                 .lanes
                 .iter()
-                .filter(|lane| lane.held && !lane.is_live(now) && !stuck.contains(&lane.number))
+                .filter(|lane| lane.is_busy() && !lane.is_live(now) && !stuck.contains(&lane.number))
                 .map(|lane| lane.number)
                 .collect();
             if !expired.is_empty() {
@@ -88,17 +87,15 @@ impl MongoStorage {
             turn.chosen(picks.iter().map(|pick| pick.lane));
             let any = !picks.is_empty();
             let chosen: usize = picks.iter().map(|pick| pick.found.len()).sum();
-            let taking = join_all(picks.into_iter().map(|pick| self.take(pick, claim)));
+            let taking = self.take(picks, claim);
             let due = async {
                 if chosen < claim.limit as usize { self.next_due(&mut view).await } else { Ok(None) }
             };
             let (taken, next_due) = join(taking, due).await;
             let mut claimed = Claimed { now, buried, suspects, ..Claimed::default() };
-            for run in taken {
-                if let Some((run, entries)) = run? {
-                    claimed.now = claimed.now.max(run.claimed_at);
-                    add(&mut claimed, run, entries);
-                }
+            for (run, entries) in taken? {
+                claimed.now = claimed.now.max(run.claimed_at);
+                add(&mut claimed, run, entries);
             }
             if claimed.runs.is_empty() && (any || again) {
                 continue;
@@ -166,81 +163,12 @@ impl MongoStorage {
         Ok(View { session, lanes, parks: few.then_some(parks), now })
     }
 
-    /// Takes a lane, unless it has changed since it was read.
-    async fn take(&self, pick: Pick, claim: &Claim) -> Result<Option<(Run, Vec<Entry>)>, Error> {
-        let Pick { lane, mut version, found, keys, diverted } = pick;
-        if !diverted.is_empty() {
-            if !self.divert(lane, version, diverted).await? {
-                return Ok(None);
-            }
-            version += 1;
-        }
-        if found.is_empty() {
-            return Ok(None);
-        }
-        let now = now_expression(self.0.config.clock_offset());
-        let members: Vec<Bson> = found.iter().map(|found| found.document_id.clone()).collect();
-        // What a plain run needs at its end is no transaction.
-        let plain = keys.is_empty() && !claim.solo && !self.0.settings.keep_published;
-        let len = u32::try_from(found.len()).unwrap_or(u32::MAX);
-        let update = vec![doc! { "$set": {
-            "version": { "$add": ["$version", 1_i64] },
-            "fence": { "$add": ["$fence", 1_i64] },
-            "nonce": nonce(&claim.nonce),
-            "held": true,
-            "plain": plain,
-            "solo": claim.solo,
-            "renewed": false,
-            "claimed_at": now.clone(),
-            "until": { "$add": [now, micros(claim.lease)] },
-            "not_before": 0_i64,
-            "run": i64::from(len),
-            "members": { "$literal": members },
-            "keys": { "$literal": keys },
-        } }];
-        let taken = self
-            .0
-            .lanes
-            .find_one_and_update(doc! { "_id": i64::from(lane), "version": version, "held": false }, update)
-            .projection(doc! { "members": 0, "keys": 0 })
-            .return_document(ReturnDocument::After)
-            .await
-            .map_err(|failure| self.map(failure, "claim"))?;
-        let Some(lane) = taken.as_ref().and_then(|document| Lane::read(document)) else { return Ok(None) };
-        Ok(Some((run_of(&lane, len), found.into_iter().map(entry).collect())))
-    }
-
     /// Whether the primary has lanes for this claim's nonce that no snapshot shows: the answer of an earlier try was lost, and to
     /// answer "nothing" would strand them until their leases end.
     async fn holds_unconfirmed(&self, claim: &Claim) -> Result<bool, Error> {
         let filter = doc! { "_id": { "$gte": 0 }, "held": true, "nonce": nonce(&claim.nonce) };
         let found = self.0.lanes.find_one(filter).projection(doc! { "_id": 1 }).await;
         Ok(found.map_err(|failure| self.map(failure, "claim"))?.is_some())
-    }
-
-    /// The runs of an earlier claim with the same nonce, as they were handed out.
-    async fn repeat(
-        &self,
-        view: View,
-        claim: &Claim,
-        numbers: &[u16],
-        buried: u32,
-    ) -> Result<Claimed, Error> {
-        let mut claimed = Claimed { now: view.now, buried, ..Claimed::default() };
-        for lane in self.whole_lanes(numbers, "claim").await? {
-            // Settled since, or taken by somebody else.
-            if lane.token().nonce != claim.nonce || !lane.held {
-                continue;
-            }
-            let mut found = self.members(lane.number, lane.members.clone()).await?;
-            let entries: Vec<Entry> =
-                lane.members.iter().filter_map(|id| found.remove(&shown(id))).map(entry).collect();
-            // A message that is gone was deleted by hand, and a run never changes its length.
-            if entries.len() == lane.run as usize && !entries.is_empty() {
-                add(&mut claimed, run_of(&lane, lane.run), entries);
-            }
-        }
-        Ok(claimed)
     }
 
     /// The lanes of these numbers, with all that they have, and the server's time.
@@ -260,47 +188,6 @@ impl MongoStorage {
         }
         Ok(lanes)
     }
-
-    async fn members(&self, lane: u16, ids: Vec<Bson>) -> Result<HashMap<String, Found>, Error> {
-        let map = |failure| self.map(failure, "claim");
-        let mut found = HashMap::with_capacity(ids.len());
-        let finding = self.0.messages.find(members_of(&[lane], ids)).hint(by_document());
-        let mut cursor = finding.await.map_err(map)?;
-        while cursor.advance().await.map_err(map)? {
-            let one = crate::layout::read(cursor.current().to_owned());
-            found.insert(shown(&one.document_id), one);
-        }
-        Ok(found)
-    }
-}
-
-fn run_of(lane: &Lane, len: u32) -> Run {
-    Run {
-        token: lane.token(),
-        claimed_at: Timestamp::from_micros(lane.claimed_at),
-        lease_until: Timestamp::from_micros(lane.until),
-        start: 0,
-        len,
-    }
-}
-
-fn add(claimed: &mut Claimed, run: Run, entries: Vec<Entry>) {
-    let start = u32::try_from(claimed.entries.len()).unwrap_or(u32::MAX);
-    claimed.runs.push(Run { start, ..run });
-    if claimed.entries.is_empty() {
-        claimed.entries = entries;
-    } else {
-        claimed.entries.extend(entries);
-    }
-}
-
-fn entry(found: Found) -> Entry {
-    Entry { content: found.content, attempts: found.attempts, strikes: found.strikes }
-}
-
-/// Ids of documents can be of any type, and few of the types can be compared or hashed.
-pub(crate) fn shown(id: &Bson) -> String {
-    id.to_string()
 }
 
 fn foreign(what: &'static str) -> Error {

@@ -1,5 +1,6 @@
 //! One table from the client's errors to what a relay does about them.
 
+use mongodb::bson::Document;
 use mongodb::error::{
     Error as ClientError, ErrorKind as Client, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR,
     UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure,
@@ -15,6 +16,13 @@ pub(crate) fn map(error: ClientError, operation: &'static str, place: &str) -> E
         .describe(format!("MongoDB at {place}: {advice}"))
         .caused_by(Shown::from(error));
     if refused { mapped.not_applied() } else { mapped }
+}
+
+/// Maps what stands in the answer of a command that wrote: an error of a write, or of its confirmation.
+pub(crate) fn written(failure: &Document, operation: &'static str, place: &str) -> Error {
+    let code = failure.get_i32("code").unwrap_or_default();
+    let (kind, advice) = code_row(code);
+    Error::new(kind, operation).describe(format!("MongoDB at {place}: {advice} (code {code})"))
 }
 
 /// A call that took longer than `response_timeout`.
@@ -52,7 +60,7 @@ fn row(error: &ClientError) -> (ErrorKind, &'static str) {
         Client::InvalidArgument { .. } | Client::InvalidTlsConfig { .. } => (Misconfigured, "check the URL"),
         Client::SessionsNotSupported | Client::IncompatibleServer { .. } => (
             Misconfigured,
-            "it has no sessions or transactions; a replica set of version 5.0 or later is needed",
+            "it has no sessions or transactions; a replica set of version 6.0 or later is needed",
         ),
         Client::Transaction { .. } => {
             (Misconfigured, "the transaction cannot be used; is this a replica set, and was it begun?")

@@ -1,11 +1,12 @@
 //! The document of a lane: its lease, and what its run holds.
 
-use crate::layout::number;
+use crate::layout::{number, whole};
+use crate::{MongoStorage, error};
 use mongodb::bson::raw::RawDocument;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Document, doc};
 use mongodb::options::Hint;
-use pillarbox_core::{Nonce, Timestamp, Token};
+use pillarbox_core::{Error, Nonce, Timestamp, Token};
 use std::time::Duration;
 
 /// A lane as a claim or a settlement reads it.
@@ -25,6 +26,8 @@ pub(crate) struct Lane {
     pub(crate) renewed: bool,
     /// Nothing but its messages goes when the run is published as a whole.
     pub(crate) plain: bool,
+    /// Its run is settled as published, and what is left of its messages is being deleted.
+    pub(crate) clearing: bool,
     /// Handed back until then.
     pub(crate) not_before: i64,
     /// A suspect may lie in it.
@@ -60,6 +63,7 @@ impl Lane {
                 "solo" => lane.solo = flag(),
                 "renewed" => lane.renewed = flag(),
                 "plain" => lane.plain = flag(),
+                "clearing" => lane.clearing = flag(),
                 "not_before" => lane.not_before = long(),
                 "suspects" => lane.suspects = flag(),
                 "settled_fence" => lane.settled_fence = long(),
@@ -89,11 +93,16 @@ impl Lane {
     }
 
     pub(crate) fn is_free(&self, now: Timestamp) -> bool {
-        !self.held && self.not_before <= now.as_micros()
+        !self.is_busy() && self.not_before <= now.as_micros()
+    }
+
+    /// Whether somebody has it: for a run, or to delete the messages of one.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.held || self.clearing
     }
 
     pub(crate) fn is_live(&self, now: Timestamp) -> bool {
-        self.held && self.until > now.as_micros()
+        self.is_busy() && self.until > now.as_micros()
     }
 
     pub(crate) fn is_held_by(&self, token: &Token) -> bool {
@@ -104,6 +113,30 @@ impl Lane {
         u64::try_from(self.settled_fence) == Ok(token.fence)
             && self.settled_nonce == token.nonce.as_bytes()
             && token.fence > 0
+    }
+}
+
+impl MongoStorage {
+    /// Changes lanes in one command, each change for itself. Answers how many lanes matched, as soon as the majority has what was written: to
+    /// wait for that is most of the price of such a command, and it is paid once.
+    pub(crate) async fn update_lanes(
+        &self,
+        updates: &[Document],
+        operation: &'static str,
+    ) -> Result<usize, Error> {
+        let command = doc! {
+            "update": self.0.lanes.name(), "updates": updates.to_vec(), "ordered": false,
+            "writeConcern": { "w": "majority" },
+        };
+        let answer = self.0.database.run_command(command).await;
+        let answer = answer.map_err(|failure| self.map(failure, operation))?;
+        let refused = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()?.as_document());
+        match refused.or_else(|| answer.get_document("writeConcernError").ok()) {
+            Some(failure) => Err(error::written(failure, operation, &self.0.place)),
+            None => {
+                Ok(answer.get("n").and_then(whole).and_then(|n| usize::try_from(n).ok()).unwrap_or_default())
+            }
+        }
     }
 }
 
@@ -143,7 +176,10 @@ pub(crate) fn now(offset: i64) -> Document {
 
 /// What frees a lane, as the fields of a `$set`.
 pub(crate) fn freed() -> Document {
-    doc! { "held": false, "plain": false, "solo": false, "renewed": false, "run": 0_i64, "members": [], "keys": [] }
+    doc! {
+        "held": false, "plain": false, "clearing": false, "solo": false, "renewed": false,
+        "run": 0_i64, "members": [], "keys": [],
+    }
 }
 
 pub(crate) fn micros_of(time: mongodb::bson::DateTime) -> i64 {

@@ -39,7 +39,7 @@
 //! | --- | --- |
 //! | `name.settings` | one document: layout, hash, lanes, head policy, strikes, largest payload, retention |
 //! | `name.messages` | everything that waits or is claimed |
-//! | `name.lanes` | the lease of each lane: fence, nonce, deadline, and the messages of its run |
+//! | `name.lanes` | the lease of each lane: fence, nonce, deadline, and the messages of its run; `clearing` while those of a published run are being deleted |
 //! | `name.parked` | keys whose head waits for a retry, or is dead and blocks: `until`, and `blocked` |
 //! | `name.dead` | dead letters: the message as it was, `died` and `reason` |
 //! | `name.published` | with retention: the message as it was, and `published` |

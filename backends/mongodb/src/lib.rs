@@ -1,4 +1,4 @@
-//! The MongoDB storage of the Pillarbox outbox: hashed lanes, leased by a document each and settled by one deletion.
+//! The MongoDB storage of the Pillarbox outbox: hashed lanes, each leased by a document, and settled by one deletion for many.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,11 +24,15 @@
 //!
 //! A message is a document in one of the outbox's lanes, chosen by the hash of its ordering key; the server numbers it when it is
 //! inserted. A claim reads, in one snapshot of what the majority has, the leases of all lanes and the first messages of some that are
-//! free, and takes each lane by one `findAndModify` of its document, which fails if the lane has changed since. Claims of one handle
-//! choose one after another, and none the lanes that another is just taking; so give the relays of a process clones of one handle. A
+//! free, and takes those lanes by one command, of each only if it has not changed since. Claims of one handle
+//! choose one after another, and none the lanes that another is just taking; so give the relays of a process clones of one handle.
+//!
+//! Runs that are published as a whole are settled together, without a transaction: one command notes in their lanes' documents, matched by
+//! the tokens, that they are published; once the majority has that, their messages are deleted, and then the lanes are free. Whatever cuts
+//! that off, the note has decided: a repetition goes on with it, or the claim that finds the lane when its lease has run out. Any other
 //! settlement is one transaction: it writes to the lane's document, matched by the token, and so meets whoever else wants the lane,
-//! and it deletes or changes the messages of the run; runs that are published as a whole share one. It runs on a task of its own, so
-//! that it ends although its caller drops it, and leaves no lock. A key whose head waits is *parked*, and its later messages wait
+//! and it deletes or changes the messages of the run. A settlement runs on a task of its own, so
+//! that it ends although its caller drops it. A key whose head waits is *parked*, and its later messages wait
 //! behind it, in order, while the other keys of its lane go on. [`layout`] documents collections
 //! and fields, so that a program in another language can enqueue.
 //!
@@ -55,7 +59,7 @@
 //! # When a relay is killed
 //!
 //! Its lanes are taken by others when their leases have run out. A transaction that a lost connection has left open is ended by the same
-//! relay's next one. A lane that a killed relay was just settling may have to wait for longer: the server
+//! relay's next one. A lane whose run a killed relay was just settling message by message may have to wait for longer: the server
 //! gives up a transaction that nobody ends only after `transactionLifetimeLimitSeconds`, a minute by default. Set it to the length of a
 //! lease, or below, where that is too long. The other lanes go on meanwhile, and nothing is lost.
 //!
@@ -83,6 +87,7 @@ mod gather;
 mod lanes;
 pub mod layout;
 mod moves;
+mod publish;
 mod questions;
 mod reap;
 mod runs;
@@ -91,6 +96,7 @@ mod settings;
 mod settle;
 mod solo;
 mod storage;
+mod take;
 mod transaction;
 mod turns;
 mod url;

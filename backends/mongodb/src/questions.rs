@@ -145,8 +145,8 @@ impl MongoStorage {
         limit: i64,
     ) -> Result<Vec<Found>, Error> {
         let filter = doc! { "lane": i64::from(lane), "key": key, "at": PARKED };
-        let sort = doc! { "key": 1, "seq": 1 };
-        self.find(session, Find { filter, sort, limit, hint: Some(behind_index()) }).await
+        let sort = doc! { "seq": 1 };
+        self.find(session, Find { filter, sort, limit, hint: Some(aside_index()) }).await
     }
 
     /// Messages whose time has come, those first that have waited for longest.
@@ -163,7 +163,8 @@ impl MongoStorage {
         let limit = i64::try_from(room).unwrap_or(i64::MAX);
         let at = doc! { "$gt": READY, "$lte": now.as_micros() };
         let filter = doc! { "lane": { "$in": lanes.to_vec() }, "at": at };
-        let find = Find { filter, sort: doc! { "at": 1, "seq": 1 }, limit, hint: Some(scheduled_index()) };
+        let find =
+            Find { filter, sort: doc! { "at": 1, "key": 1, "seq": 1 }, limit, hint: Some(aside_index()) };
         let mut found = self.find(session, find).await?;
         found.retain(|found| !found.is_suspect());
         Ok(found)
@@ -263,7 +264,7 @@ impl MongoStorage {
         }
         let lanes: Vec<i64> = view.lanes.iter().map(|lane| i64::from(lane.number)).collect();
         let filter = doc! { "lane": { "$in": lanes.clone() }, "at": { "$gt": now } };
-        let find = Find { filter, sort: doc! { "at": 1 }, limit: 1, hint: Some(scheduled_index()) };
+        let find = Find { filter, sort: doc! { "at": 1 }, limit: 1, hint: Some(aside_index()) };
         let mut beside = self.beside(view).await?;
         let scheduled = self.find(&mut beside, find);
         let filter = doc! { "lane": { "$in": lanes }, "until": { "$gt": now, "$lt": i64::MAX } };
@@ -293,18 +294,13 @@ pub(crate) fn due_index() -> Hint {
     Hint::Keys(doc! { "lane": 1, "at": 1, "seq": 1 })
 }
 
-/// What has a due time, with none of the new messages between.
-pub(crate) fn scheduled_index() -> Hint {
-    Hint::Keys(doc! { "lane": 1, "at": 1, "seq": 1, "id": 1 })
+/// What waits for a time or behind a parked key, with none of the new messages between.
+pub(crate) fn aside_index() -> Hint {
+    Hint::Keys(doc! { "lane": 1, "at": 1, "key": 1, "seq": 1, "id": 1 })
 }
 
 pub(crate) fn suspects_index() -> Hint {
     Hint::Keys(doc! { "lane": 1, "suspect": 1, "seq": 1 })
-}
-
-/// What waits behind parked keys.
-pub(crate) fn behind_index() -> Hint {
-    Hint::Keys(doc! { "key": 1, "seq": 1, "id": 1 })
 }
 
 /// A parked key, if that is what a document is.

@@ -5,7 +5,7 @@ use crate::dead::Burial;
 use crate::error::code;
 use crate::lanes::{Lane, by_document, freed, members_of};
 use crate::layout::{PARKED, read};
-use crate::questions::behind_index;
+use crate::questions::aside_index;
 use crate::transaction::{End, Failure};
 use futures_util::future::join_all;
 use mongodb::ClientSession;
@@ -71,16 +71,28 @@ impl MongoStorage {
     ) -> Result<End<u32>, Failure> {
         let lane = self.lane(session, lane).await?;
         // Somebody else may have been faster.
-        let Some(lane) = lane.filter(|lane| lane.held && !lane.is_live(now)) else {
+        let Some(lane) = lane.filter(|lane| lane.is_busy() && !lane.is_live(now)) else {
             return Ok(End::Abort(0));
         };
-        let buried = self.strike(session, &lane, now).await?;
         let mut update = freed();
-        update.insert("suspects", lane.suspects || lane.run / 2 <= 1);
+        let buried = if lane.clearing {
+            self.clear(session, &lane).await?;
+            0
+        } else {
+            update.insert("suspects", lane.suspects || lane.run / 2 <= 1);
+            self.strike(session, &lane, now).await?
+        };
         let filter = doc! { "_id": i64::from(lane.number), "version": lane.version };
         let update = doc! { "$set": update, "$inc": { "version": 1_i64, "fence": 1_i64 } };
         self.0.lanes.update_one(filter, update).session(session).await?;
         Ok(End::Commit(buried))
+    }
+
+    /// Ends what a settlement began whose relay was killed between its writes: the run is published.
+    async fn clear(&self, session: &mut ClientSession, lane: &Lane) -> Result<(), Failure> {
+        let deleting = self.0.messages.delete_many(members_of(&[lane.number], lane.members.clone()));
+        deleting.hint(by_document()).session(session).await?;
+        Ok(())
     }
 
     /// Charges a claim that ended without an outcome: the next run from here is half as long, and what stood alone on a
@@ -158,8 +170,8 @@ impl MongoStorage {
                 .0
                 .messages
                 .find_one(doc! { "lane": i64::from(lane), "key": key, "at": PARKED })
-                .sort(doc! { "key": 1, "seq": 1 })
-                .hint(behind_index())
+                .sort(doc! { "seq": 1 })
+                .hint(aside_index())
                 .session(&mut *session)
                 .await?;
             let filter = doc! { "_id": key, "blocked": { "$exists": false } };

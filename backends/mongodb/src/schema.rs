@@ -19,9 +19,9 @@ struct Index {
 }
 
 /// What claims and administration are built on. None of them expires anything. An index costs the deletion of a message about a tenth of its
-/// time, also one that does not have the message; so there is none to find a waiting message by its id, but the ids stand in two of them,
+/// time, also one that does not have the message; so there is none to find a waiting message by its id, but the ids stand in one of them,
 /// which an operator's question looks through.
-const INDEXES: [Index; 7] = [
+const INDEXES: [Index; 6] = [
     // What is new in a lane, in order.
     Index {
         collection: "messages",
@@ -29,20 +29,13 @@ const INDEXES: [Index; 7] = [
         keys: || doc! { "lane": 1, "at": 1, "seq": 1 },
         partial: || None,
     },
-    // By due time, across lanes, by merging as many scans as there are lanes. In the index above, each of those scans would begin by
-    // walking over what was deleted lately at the head of the next lane.
+    // What is not due at once: by due time, across lanes, by merging as many scans as there are lanes, and behind a parked key, in order. In
+    // the index above, each of those scans would begin by walking over what was deleted lately at the head of the next lane.
     Index {
         collection: "messages",
-        name: "scheduled",
-        keys: || doc! { "lane": 1, "at": 1, "seq": 1, "id": 1 },
-        partial: || Some(doc! { "at": { "$gt": 0_i64 } }),
-    },
-    // What waits behind a parked key, in order.
-    Index {
-        collection: "messages",
-        name: "behind",
-        keys: || doc! { "key": 1, "seq": 1, "id": 1 },
-        partial: || Some(doc! { "at": { "$lt": 0_i64 } }),
+        name: "aside",
+        keys: || doc! { "lane": 1, "at": 1, "key": 1, "seq": 1, "id": 1 },
+        partial: || Some(doc! { "$or": [{ "at": { "$gt": 0_i64 } }, { "at": { "$lt": 0_i64 } }] }),
     },
     Index {
         collection: "messages",

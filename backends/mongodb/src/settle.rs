@@ -1,7 +1,7 @@
-//! Settling runs, each in one transaction: in few round trips what is published as a whole, message by message everything else.
+//! Settling runs: what is published as a whole in few steps, everything else message by message, each run in one transaction.
 
 use crate::MongoStorage;
-use crate::lanes::{Lane, by_document, freed, held_by, members_of, nonce, now as now_expression};
+use crate::lanes::{Lane, freed, held_by, nonce, now as now_expression};
 use crate::questions::suspects_index;
 use crate::transaction::{End, Failure};
 use crate::verdicts::misfit;
@@ -23,8 +23,7 @@ impl MongoStorage {
         let is_plain =
             |(first, (_, settlement)): &(&bool, (Token, Settlement<'_>))| **first && is_published(settlement);
         if firsts.iter().zip(settlements.iter()).any(|one| is_plain(&one)) {
-            let at = self.publish(settlements, &firsts).await?;
-            answers = at.into_iter().map(|at| Some(Settled { outcome: Outcome::Applied, at: at? })).collect();
+            answers = self.publish(settlements, &firsts).await?;
         } else if settlements.len() > 1 {
             // Of several, none is changed before the lengths of all are known to be right.
             let lanes = self.whole_lanes(&numbers_of(settlements), "settle").await?;
@@ -55,56 +54,6 @@ impl MongoStorage {
             return Ok(Settled { outcome: Outcome::Applied, at });
         }
         self.settle_slowly(token, settlement).await
-    }
-
-    /// Settles those runs, in one transaction, that are plain ones and whose messages are all published, where the token is current.
-    /// Answers when, by position. Only first mentions of a token are looked at.
-    async fn publish(
-        &self,
-        settlements: &Settlements,
-        firsts: &[bool],
-    ) -> Result<Vec<Option<Timestamp>>, Error> {
-        let mut transaction = self.transaction("settle").await?;
-        loop {
-            transaction.start().await?;
-            let work = self.publish_within(transaction.session(), settlements, firsts).await;
-            if let Some(answers) = transaction.end(work).await? {
-                return Ok(answers);
-            }
-        }
-    }
-
-    async fn publish_within(
-        &self,
-        session: &mut ClientSession,
-        settlements: &Settlements,
-        firsts: &[bool],
-    ) -> Result<End<Vec<Option<Timestamp>>>, Failure> {
-        let lanes = self.lanes_within(session, &numbers_of(settlements)).await?;
-        check_lengths(settlements, &lanes)?;
-        let mut answers = vec![None; settlements.len()];
-        let (mut numbers, mut members, mut updates) = (Vec::new(), Vec::new(), Vec::new());
-        for (position, (token, settlement)) in settlements.iter().enumerate() {
-            // Else it is settled already, or somebody has taken it after the lease had run out, or it needs more than this.
-            let plain = lanes.iter().find(|lane| lane.is_held_by(&token) && lane.plain);
-            if let Some(lane) = plain.filter(|_| firsts[position] && is_published(&settlement)) {
-                answers[position] = Some(self.time_of(lane));
-                numbers.push(lane.number);
-                members.extend(lane.members.iter().cloned());
-                updates.push(doc! { "q": held_by(&token), "u": [{ "$set": settled() }] });
-            }
-        }
-        if updates.is_empty() {
-            return Ok(End::Abort(answers));
-        }
-        self.update_all(session, self.0.lanes.name(), &updates).await?;
-        self.0
-            .messages
-            .delete_many(members_of(&numbers, members))
-            .hint(by_document())
-            .session(session)
-            .await?;
-        Ok(End::Commit(answers))
     }
 
     async fn hand_back(&self, token: &Token, after: Duration) -> Result<Option<Timestamp>, Error> {
@@ -190,11 +139,11 @@ fn settled() -> Document {
     set
 }
 
-fn numbers_of(settlements: &Settlements) -> Vec<u16> {
+pub(crate) fn numbers_of(settlements: &Settlements) -> Vec<u16> {
     settlements.iter().filter_map(|(token, _)| u16::try_from(token.unit).ok()).collect()
 }
 
-fn check_lengths(settlements: &Settlements, lanes: &[Lane]) -> Result<(), Error> {
+pub(crate) fn check_lengths(settlements: &Settlements, lanes: &[Lane]) -> Result<(), Error> {
     for (token, settlement) in settlements.iter() {
         let lane = lanes.iter().find(|lane| lane.is_held_by(&token));
         if let (Some(lane), Settlement::Verdicts(verdicts)) = (lane, settlement)
@@ -206,6 +155,6 @@ fn check_lengths(settlements: &Settlements, lanes: &[Lane]) -> Result<(), Error>
     Ok(())
 }
 
-fn is_published(settlement: &Settlement<'_>) -> bool {
+pub(crate) fn is_published(settlement: &Settlement<'_>) -> bool {
     matches!(settlement, Settlement::Verdicts(verdicts) if verdicts.iter().all(|verdict| *verdict == Verdict::Published))
 }

@@ -1,10 +1,10 @@
 //! Carries out the verdicts of one run, within its transaction.
 
 use crate::MongoStorage;
-use crate::claim::shown;
 use crate::dead::{Burial, cut, kept};
 use crate::lanes::{Lane, by_document, members_of, micros};
 use crate::layout::{Found, PARKED, read};
+use crate::take::shown;
 use crate::transaction::Failure;
 use mongodb::ClientSession;
 use mongodb::bson::raw::RawDocumentBuf;

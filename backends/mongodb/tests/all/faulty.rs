@@ -59,9 +59,18 @@ impl Faulty {
 
     /// From now on the next `times` of these commands fail.
     pub(crate) fn fail(&self, command: &str, times: i32, how: Document) {
+        self.demand(doc! { "times": times }, command, how);
+    }
+
+    /// So many of these commands succeed, and all that follow fail.
+    pub(crate) fn fail_after(&self, skipped: i32, command: &str, how: Document) {
+        self.demand(doc! { "skip": skipped }, command, how);
+    }
+
+    fn demand(&self, mode: Document, command: &str, how: Document) {
         let mut data = doc! { "failCommands": [command] };
         data.extend(how);
-        let demand = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
+        let demand = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
         self.server.command(&demand).unwrap();
     }
 
@@ -96,6 +105,11 @@ impl Outbox {
 
     pub(crate) async fn lane(&self) -> Document {
         self.lanes.find_one(doc! { "_id": 0 }).await.unwrap().unwrap()
+    }
+
+    /// Whether its run is settled, and its messages are to be deleted.
+    pub(crate) async fn is_being_cleared(&self) -> bool {
+        self.lane().await.get_bool("clearing").unwrap_or_default()
     }
 
     /// Read as documents, since the server counts by `aggregate`, which a test lets fail.

@@ -31,44 +31,118 @@ fn published(claimed: &Claimed) -> Settlements {
     call
 }
 
-/// Its writes, in turn.
-const SETTLEMENT: [&str; 3] = ["update", "delete", "commitTransaction"];
+/// Published but for the last one, which takes a transaction.
+fn all_but_the_last(claimed: &Claimed) -> Settlements {
+    let mut call = Settlements::new();
+    let run = claimed.runs[0];
+    let mut verdicts = vec![Verdict::Published; run.len as usize];
+    *verdicts.last_mut().unwrap() = Verdict::Release { after: Duration::ZERO };
+    call.verdicts(run.token, verdicts);
+    call
+}
+
+/// The writes of a settlement that publishes its run as a whole.
+const SETTLEMENT: [&str; 2] = ["update", "delete"];
 
 #[tokio::test]
 async fn a_settlement_cut_off_between_its_writes_is_run_again() {
     let faulty = Faulty::server().await;
     for command in SETTLEMENT {
-        for how in [doc! { "closeConnection": true }, stepping_down()] {
-            let outbox = faulty.outbox().await;
-            let claimed = outbox.claimed(&["a", "a", "b"]).await;
-            faulty.fail(command, 1, how.clone());
-            let settled = outbox.first.settle(&published(&claimed)).await;
-            faulty.heal();
-            assert_eq!(settled.unwrap()[0].outcome, Outcome::Applied, "{command} {how}");
-            assert_eq!(outbox.left().await, 0, "{command} {how}");
-            let settled = settle_all(&outbox.first, &claimed, &Verdict::Published).await;
-            assert_eq!(settled[0].outcome, Outcome::AlreadyApplied, "{command} {how}");
-            outbox.is_as_new().await;
+        for how in [doc! { "closeConnection": true }, stepping_down(), lost_answer()] {
+            // The first one of these commands, or the next one too.
+            for times in 1..=2 {
+                let outbox = faulty.outbox().await;
+                let claimed = outbox.claimed(&["a", "a", "b"]).await;
+                faulty.fail(command, times, how.clone());
+                let settled = outbox.first.settle(&published(&claimed)).await;
+                faulty.heal();
+                assert_eq!(settled.unwrap()[0].outcome, Outcome::Applied, "{command} {how}");
+                assert_eq!(outbox.left().await, 0, "{command} {how}");
+                let settled = settle_all(&outbox.first, &claimed, &Verdict::Published).await;
+                assert_eq!(settled[0].outcome, Outcome::AlreadyApplied, "{command} {how}");
+                outbox.is_as_new().await;
+            }
         }
     }
 }
 
 #[tokio::test]
-async fn a_settlement_that_never_gets_through_has_changed_nothing_and_is_repeated() {
+async fn a_settlement_that_never_gets_through_is_repeated() {
     let faulty = Faulty::server().await;
-    for command in SETTLEMENT {
+    for (command, begun) in [("update", false), ("delete", true)] {
         let outbox = faulty.outbox().await;
         let claimed = outbox.claimed(&["a", "a", "b"]).await;
         faulty.fail(command, 1_000, doc! { "closeConnection": true });
         let error = outbox.first.settle(&published(&claimed)).await.unwrap_err();
         faulty.heal();
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{command}");
-        assert_eq!(outbox.left().await, 3, "{command}");
+        assert_eq!((outbox.left().await, outbox.is_being_cleared().await), (3, begun), "{command}");
+        // Nobody else gets any of it, and nobody counts it as pending.
         assert!(outbox.second.claim(ask(10)).await.unwrap().runs.is_empty(), "{command}");
-        let settled = repeated(async || outbox.first.settle(&published(&claimed)).await).await;
-        assert_eq!(settled[0].outcome, Outcome::Applied, "{command}");
+        let stats = outbox.second.admin().unwrap().stats().await.unwrap();
+        assert_eq!((stats.pending, stats.claimed), (0, 3), "{command}");
+        let settled = outbox.first.settle(&published(&claimed)).await.unwrap();
+        let wanted = if begun { Outcome::AlreadyApplied } else { Outcome::Applied };
+        assert_eq!(settled[0].outcome, wanted, "{command}");
         outbox.is_as_new().await;
     }
+}
+
+/// What a relay leaves behind that is killed after its settlement has decided: the messages are published, whoever deletes them.
+#[tokio::test]
+async fn a_settlement_cut_off_after_its_note_is_ended_by_the_next_claim() {
+    let faulty = Faulty::server().await;
+    let outbox = faulty.outbox().await;
+    outbox.first.enqueue_alone(&[message(Some("a")), message(Some("a")), message(None)]).await.unwrap();
+    let claim = ask(10);
+    let cut_off = outbox.first.claim(claim).await.unwrap();
+    faulty.fail("delete", 1_000, doc! { "closeConnection": true });
+    outbox.first.settle(&published(&cut_off)).await.unwrap_err();
+    faulty.heal();
+    // It is settled for whoever asks.
+    let renewed = outbox.second.renew(&[cut_off.runs[0].token], LEASE).await.unwrap();
+    assert_eq!(renewed[0].outcome, Outcome::AlreadyApplied);
+    // Also the same claim again gets nothing of it.
+    for claim in [claim, ask(10)] {
+        let claimed = outbox.second.claim(claim).await.unwrap();
+        assert!(claimed.runs.is_empty(), "{claimed:?}");
+        assert_eq!(claimed.next_due, Some(cut_off.runs[0].lease_until));
+    }
+    outbox.clock.advance(LEASE * 2);
+    assert!(outbox.second.claim(ask(10)).await.unwrap().runs.is_empty());
+    assert_eq!((outbox.left().await, outbox.is_being_cleared().await), (0, false));
+    let late = settle_all(&outbox.first, &cut_off, &Verdict::Published).await;
+    assert_eq!(late[0].outcome, Outcome::AlreadyApplied);
+    outbox.is_as_new().await;
+}
+
+/// Only what a majority has confirmed may be deleted for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_deleted_before_the_majority_knows_that_it_is_published() {
+    let set = spawn_blocking(|| MongoReplicaSet::start_with(&FAULTS).unwrap()).await.unwrap();
+    let config = MongoConfig::from_url(&set.url(SHOP)).unwrap().name(fresh_name()).lanes(1);
+    let outbox = MongoStorage::connect(config.response_timeout(Duration::from_secs(3))).await.unwrap();
+    outbox.enqueue_alone(&[message(Some("a")), message(Some("a"))]).await.unwrap();
+    let claimed = outbox.claim(ask(10)).await.unwrap();
+    let primary = set.primary().unwrap();
+    let lagging = |mode: &str| {
+        for node in (0..MongoReplicaSet::NODES).filter(|node| *node != primary) {
+            set.command(node, &doc! { "configureFailPoint": "stopReplProducer", "mode": mode }).unwrap();
+        }
+    };
+    lagging("alwaysOn");
+    for _ in 0..2 {
+        let error = outbox.settle(&published(&claimed)).await.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error:?}");
+        let counted =
+            set.command(primary, &doc! { "count": format!("{}.messages", outbox.name()), "$db": SHOP });
+        assert_eq!(counted.unwrap().get_i32("n").unwrap(), 2);
+    }
+    lagging("off");
+    let settled = repeated(async || outbox.settle(&published(&claimed)).await).await;
+    assert_eq!(settled[0].outcome, Outcome::AlreadyApplied);
+    let stats = outbox.admin().unwrap().stats().await.unwrap();
+    assert_eq!((stats.pending, stats.claimed), (0, 0));
 }
 
 #[tokio::test]
@@ -77,7 +151,7 @@ async fn a_settlement_that_never_commits_leaves_its_run_to_the_next_claim() {
     let outbox = faulty.outbox().await;
     let abandoned = outbox.claimed(&["a", "a", "b", "b"]).await;
     faulty.fail("commitTransaction", 1_000, doc! { "closeConnection": true });
-    outbox.first.settle(&published(&abandoned)).await.unwrap_err();
+    outbox.first.settle(&all_but_the_last(&abandoned)).await.unwrap_err();
     faulty.heal();
     outbox.clock.advance(LEASE * 2);
     let claimed = repeated(async || outbox.second.claim(ask(10)).await).await;
@@ -194,12 +268,15 @@ async fn a_transaction_that_a_lost_connection_left_open_is_ended_by_the_next_one
     let claimed = outbox.claimed(&["a", "a", "b"]).await;
     let lost = doc! { "failCommands": ["delete", "abortTransaction"], "closeConnection": true };
     faulty.fail("delete", 1_000, lost);
-    let failed = outbox.first.settle(&published(&claimed)).await;
+    let failed = outbox.first.settle(&all_but_the_last(&claimed)).await;
     faulty.heal();
-    let settled = outbox.first.settle(&published(&claimed)).await;
+    let settled = outbox.first.settle(&all_but_the_last(&claimed)).await;
     live_for(2);
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(settled.unwrap()[0].outcome, Outcome::Applied);
+    let last = outbox.second.claim(ask(10)).await.unwrap();
+    assert_eq!(last.entries.len(), 1);
+    settle_all(&outbox.second, &last, &Verdict::Published).await;
     outbox.is_as_new().await;
 }
 
@@ -213,20 +290,23 @@ fn stepping_down() -> Document {
 }
 
 #[tokio::test]
-async fn a_commit_whose_answer_is_lost_settles_once() {
+async fn a_settlement_whose_answer_is_lost_settles_once() {
     let faulty = Faulty::server().await;
     for (times, how) in [
-        // The client and we repeat the commit.
+        // The client and we repeat it.
         (3, doc! { "closeConnection": true }),
         // Never committed, as far as anybody knows, and then committed at the repetition of the whole.
         (50, doc! { "closeConnection": true }),
         // Committed at once, and never told.
         (50, lost_answer()),
     ] {
-        for (call, kept) in [(retried as fn(&Claimed) -> Settlements, true), (published, false)] {
+        for (call, decides, kept) in [
+            (retried as fn(&Claimed) -> Settlements, "commitTransaction", true),
+            (published, "update", false),
+        ] {
             let outbox = faulty.outbox().await;
             let claimed = outbox.claimed(&["a"]).await;
-            faulty.fail("commitTransaction", times, how.clone());
+            faulty.fail(decides, times, how.clone());
             let settled = outbox.first.settle(&call(&claimed)).await;
             faulty.heal();
             let settled = match settled {
@@ -251,17 +331,21 @@ async fn a_commit_whose_answer_is_lost_settles_once() {
 async fn a_claim_whose_answer_is_lost_answers_the_same_again() {
     let faulty = Faulty::server().await;
     let outbox = faulty.outbox().await;
-    outbox.first.enqueue_alone(&[message(Some("a")), message(Some("b"))]).await.unwrap();
-    let claim = ask(10);
-    faulty.fail("findAndModify", 2, lost_answer());
-    let error = outbox.first.claim(claim).await.unwrap_err();
-    faulty.heal();
-    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error:?}");
-    assert!(outbox.second.claim(ask(10)).await.unwrap().runs.is_empty());
-    let claimed = outbox.first.claim(claim).await.unwrap();
-    assert_eq!((claimed.runs[0].token.fence, claimed.entries.len()), (1, 2));
-    settle_all(&outbox.first, &claimed, &Verdict::Published).await;
-    outbox.is_as_new().await;
+    for (command, how) in [("update", lost_answer()), ("find", doc! { "closeConnection": true })] {
+        outbox.first.enqueue_alone(&[message(Some("a")), message(Some("b"))]).await.unwrap();
+        let (claim, before) = (ask(10), outbox.lane().await.get_i64("fence").unwrap());
+        let skipped = if command == "find" { 2 } else { 0 };
+        faulty.fail_after(skipped, command, how);
+        let error = outbox.first.claim(claim).await.unwrap_err();
+        faulty.heal();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error:?}");
+        assert!(outbox.second.claim(ask(10)).await.unwrap().runs.is_empty());
+        let claimed = outbox.first.claim(claim).await.unwrap();
+        let fence = i64::try_from(claimed.runs[0].token.fence).unwrap();
+        assert_eq!((fence, claimed.entries.len()), (before + 1, 2), "{command}");
+        settle_all(&outbox.first, &claimed, &Verdict::Published).await;
+        outbox.is_as_new().await;
+    }
 }
 
 #[tokio::test]
