@@ -72,8 +72,8 @@ impl MongoStorage {
         let map = |failure| self.map(failure, "stats");
         let view = self.look().await?;
         let now = view.now;
-        let claimed: u64 =
-            view.lanes.iter().filter(|lane| lane.is_busy()).map(|lane| u64::from(lane.run)).sum();
+        let mut claimed: u64 =
+            view.lanes.iter().filter(|lane| lane.held).map(|lane| u64::from(lane.run)).sum();
         let lanes: Vec<i64> = view.lanes.iter().map(|lane| i64::from(lane.number)).collect();
         let all = self.0.messages.estimated_document_count().await.map_err(map)?;
         let later = doc! { "lane": { "$in": lanes.clone() }, "at": { "$gt": now.as_micros() } };
@@ -85,10 +85,14 @@ impl MongoStorage {
         // Those of a run that belong to a parked key are claimed, and still stand behind their key.
         let mut parked_claimed = 0;
         for lane in self.whole_lanes(&busy(&view.lanes), "stats").await? {
-            if !lane.keys.is_empty() {
-                let mut filter = members_of(&[lane.number], lane.members);
-                filter.insert("at", PARKED);
-                let counting = self.0.messages.count_documents(filter).hint(by_document());
+            let mut members = members_of(lane.number, lane.members);
+            if lane.clearing {
+                // Some may be deleted by now.
+                let counting = self.0.messages.count_documents(members).hint(by_document());
+                claimed += counting.await.map_err(map)?;
+            } else if !lane.keys.is_empty() {
+                members.insert("at", PARKED);
+                let counting = self.0.messages.count_documents(members).hint(by_document());
                 parked_claimed += counting.await.map_err(map)?;
             }
         }

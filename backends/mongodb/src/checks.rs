@@ -8,8 +8,7 @@ use mongodb::bson::{Document, doc};
 use mongodb::options::{Acknowledgment, WriteConcern};
 use pillarbox_core::Error;
 
-/// Answers whether it is the router of a sharded cluster.
-pub(crate) async fn check(client: &Client, place: &str) -> Result<bool, Error> {
+pub(crate) async fn check(client: &Client, place: &str) -> Result<(), Error> {
     let map = |failure| error::map(failure, "open", place);
     let admin = client.database("admin");
     let hello = admin.run_command(doc! { "hello": 1 }).await.map_err(map)?;
@@ -23,16 +22,13 @@ pub(crate) async fn check(client: &Client, place: &str) -> Result<bool, Error> {
             "transactions that commit with `{weak}` may lose their messages in a failover, and are seen by relays only later; leave `w` and `journal` out of the URL, or commit with the write concern `majority`"
         );
     }
-    Ok(is_router(&hello))
-}
-
-fn is_router(hello: &Document) -> bool {
-    hello.get_str("msg").is_ok_and(|text| text == "isdbgrid")
+    Ok(())
 }
 
 /// Whether it has what the outbox is built on: transactions, snapshot reads and change streams.
 fn judge(hello: &Document, place: &str) -> Result<(), Error> {
-    if !is_router(hello) && hello.get_str("setName").is_err() {
+    let is_router = hello.get_str("msg").is_ok_and(|text| text == "isdbgrid");
+    if !is_router && hello.get_str("setName").is_err() {
         return Err(misconfigured(format!(
             "MongoDB at {place} is no replica set, and so has no transactions; start it with `--replSet rs0` and run `rs.initiate()`: one node is enough"
         )));

@@ -53,7 +53,7 @@ impl MongoStorage {
                 |lane: &&Lane| lane.held && lane.token().nonce == claim.nonce && lane.is_live(now);
             let repeated: Vec<u16> = view.lanes.iter().filter(is_repeated).map(|lane| lane.number).collect();
             if !repeated.is_empty() {
-                return self.repeat(view, claim, &repeated, buried).await;
+                return self.repeat(claim, &repeated, now, buried).await;
             }
             let expired: Vec<u16> = view
                 .lanes

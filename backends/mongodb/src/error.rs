@@ -22,7 +22,10 @@ pub(crate) fn map(error: ClientError, operation: &'static str, place: &str) -> E
 pub(crate) fn written(failure: &Document, operation: &'static str, place: &str) -> Error {
     let code = failure.get_i32("code").unwrap_or_default();
     let (kind, advice) = code_row(code);
-    Error::new(kind, operation).describe(format!("MongoDB at {place}: {advice} (code {code})"))
+    let told = failure.get_str("errmsg").unwrap_or_default();
+    Error::new(kind, operation)
+        .describe(format!("MongoDB at {place}: {advice}"))
+        .caused_by(Shown::new(told.to_owned(), Some(code)))
 }
 
 /// A call that took longer than `response_timeout`.
@@ -104,6 +107,7 @@ fn code_row(code: i32) -> (ErrorKind, &'static str) {
         }
         246 | 239 => (Unavailable, "the snapshot is too old or not there yet; it can be repeated"),
         14031 | 39 => (Unavailable, "its disk is full"),
+        67 => (Misconfigured, "it cannot build an index; is its `featureCompatibilityVersion` below 6.0?"),
         26 => (Misconfigured, "a collection of this outbox is missing; open the outbox again"),
         _ => (Unexpected, "it answered with an error that was not expected"),
     }
@@ -116,12 +120,17 @@ struct Shown {
     code: Option<i32>,
 }
 
+impl Shown {
+    fn new(mut line: String, code: Option<i32>) -> Self {
+        const LONGEST: usize = 500;
+        line.truncate(line.floor_char_boundary(LONGEST));
+        Self { line, code }
+    }
+}
+
 impl From<ClientError> for Shown {
     fn from(error: ClientError) -> Self {
-        const LONGEST: usize = 500;
-        let mut line = error.kind.to_string();
-        line.truncate(line.floor_char_boundary(LONGEST));
-        Self { line, code: code(&error) }
+        Self::new(error.kind.to_string(), code(&error))
     }
 }
 

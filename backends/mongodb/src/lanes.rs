@@ -1,12 +1,11 @@
 //! The document of a lane: its lease, and what its run holds.
 
-use crate::layout::{number, whole};
-use crate::{MongoStorage, error};
+use crate::layout::number;
 use mongodb::bson::raw::RawDocument;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Document, doc};
 use mongodb::options::Hint;
-use pillarbox_core::{Error, Nonce, Timestamp, Token};
+use pillarbox_core::{Nonce, Timestamp, Token};
 use std::time::Duration;
 
 /// A lane as a claim or a settlement reads it.
@@ -116,30 +115,6 @@ impl Lane {
     }
 }
 
-impl MongoStorage {
-    /// Changes lanes in one command, each change for itself. Answers how many lanes matched, as soon as the majority has what was written: to
-    /// wait for that is most of the price of such a command, and it is paid once.
-    pub(crate) async fn update_lanes(
-        &self,
-        updates: &[Document],
-        operation: &'static str,
-    ) -> Result<usize, Error> {
-        let command = doc! {
-            "update": self.0.lanes.name(), "updates": updates.to_vec(), "ordered": false,
-            "writeConcern": { "w": "majority" },
-        };
-        let answer = self.0.database.run_command(command).await;
-        let answer = answer.map_err(|failure| self.map(failure, operation))?;
-        let refused = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()?.as_document());
-        match refused.or_else(|| answer.get_document("writeConcernError").ok()) {
-            Some(failure) => Err(error::written(failure, operation, &self.0.place)),
-            None => {
-                Ok(answer.get("n").and_then(whole).and_then(|n| usize::try_from(n).ok()).unwrap_or_default())
-            }
-        }
-    }
-}
-
 /// What matches the lane that a token holds.
 pub(crate) fn held_by(token: &Token) -> Document {
     doc! {
@@ -150,14 +125,9 @@ pub(crate) fn held_by(token: &Token) -> Document {
     }
 }
 
-/// Messages by their documents' ids, and by their lanes, so that a sharded collection is asked only where they are.
-pub(crate) fn members_of(lanes: &[u16], ids: Vec<Bson>) -> Document {
-    let lanes: Vec<i64> = lanes.iter().copied().map(i64::from).collect();
-    let lanes = match lanes[..] {
-        [lane] => Bson::Int64(lane),
-        _ => Bson::from(doc! { "$in": lanes }),
-    };
-    doc! { "_id": { "$in": ids }, "lane": lanes }
+/// Messages by their documents' ids, and by their lane, so that a sharded collection is asked only where they are.
+pub(crate) fn members_of(lane: u16, ids: Vec<Bson>) -> Document {
+    doc! { "_id": { "$in": ids }, "lane": i64::from(lane) }
 }
 
 /// With the lane in the question, the server might rather walk through the lane.

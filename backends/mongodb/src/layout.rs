@@ -49,8 +49,8 @@
 //! An outbox of one shard is the ordinary case. Where `name.messages` is sharded, use `{ lane: 1 }` as the shard key, so that a lane,
 //! and with it every ordering key, lies on one shard: `seq` is an order within a shard only. Every question and every change of claims and
 //! settlements names the lane, so that it goes to that shard alone; only looking for messages by their ids asks all. Leave the
-//! other collections unsharded. A settlement writes to a lane's document too, so it is a transaction of two shards where the messages
-//! lie on another one than `name.lanes`; keep that collection on the shard that most messages are on.
+//! other collections unsharded. A settlement message by message writes to the lane's document too, so it is a transaction of two shards where
+//! the messages lie on another one than `name.lanes`; keep that collection on the shard that most messages are on.
 //!
 //! # Changing the number of lanes
 //!

@@ -29,7 +29,8 @@
 //!
 //! Runs that are published as a whole are settled together, without a transaction: one command notes in their lanes' documents, matched by
 //! the tokens, that they are published; once the majority has that, their messages are deleted, and then the lanes are free. Whatever cuts
-//! that off, the note has decided: a repetition goes on with it, or the claim that finds the lane when its lease has run out. Any other
+//! that off, the note has decided: a repetition goes on with it, or the claim that finds the lane when `outbox.response_timeout` is over, or its
+//! lease. Any other
 //! settlement is one transaction: it writes to the lane's document, matched by the token, and so meets whoever else wants the lane,
 //! and it deletes or changes the messages of the run. A settlement runs on a task of its own, so
 //! that it ends although its caller drops it. A key whose head waits is *parked*, and its later messages wait
@@ -102,6 +103,7 @@ mod turns;
 mod url;
 mod verdicts;
 mod wakeup;
+mod write;
 
 pub use config::MongoConfig;
 pub use driver::DRIVER;

@@ -86,7 +86,7 @@ impl MongoStorage {
         if !self.touch(session, lane, version).await? {
             return Ok(End::Abort(false));
         }
-        let mut filter = members_of(&[lane], ids.to_vec());
+        let mut filter = members_of(lane, ids.to_vec());
         filter.insert("at", READY);
         let update = doc! { "$set": { "at": PARKED } };
         self.0.messages.update_many(filter, update).hint(by_document()).session(session).await?;

@@ -3,10 +3,10 @@
 //!
 //! First the lanes note that their runs are published, matched by the tokens, and the majority has to confirm that: this decides. Then
 //! the messages are deleted, and then the lanes are free. Where that is cut off, a repetition of the settlement goes on, or the claim that
-//! finds the lane when its lease has run out. Two of them may do it side by side: whatever they delete is published.
+//! finds the lane after a while. Two of them may do it side by side: whatever they delete is published.
 
 use crate::MongoStorage;
-use crate::lanes::{Lane, by_document, freed, held_by, members_of, nonce};
+use crate::lanes::{Lane, freed, held_by, members_of, nonce};
 use crate::settle::{check_lengths, is_published, numbers_of};
 use mongodb::bson::{Document, doc};
 use pillarbox_core::{Error, ErrorKind, Outcome, Settled, Settlements, Token};
@@ -46,8 +46,7 @@ impl MongoStorage {
         let lanes = self.whole_lanes(&numbers_of(settlements), "settle").await?;
         check_lengths(settlements, &lanes)?;
         let mut answers = vec![None; settlements.len()];
-        let (mut numbers, mut members) = (Vec::new(), Vec::new());
-        let (mut notes, mut ends) = (Vec::new(), Vec::new());
+        let (mut notes, mut deletes, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         for (position, (token, settlement)) in settlements.iter().enumerate() {
             if !firsts[position] || !is_published(&settlement) {
                 continue;
@@ -55,7 +54,7 @@ impl MongoStorage {
             let is_held = |lane: &&Lane| lane.plain && lane.is_held_by(&token);
             let is_cleared = |lane: &&Lane| lane.clearing && lane.was_settled_by(&token);
             let (lane, outcome) = if let Some(lane) = lanes.iter().find(is_held) {
-                notes.push(doc! { "q": held_by(&token), "u": published(&token) });
+                notes.push(self.note_for(&token, lane));
                 noted.insert(token);
                 (lane, Outcome::Applied)
             } else if let Some(lane) = lanes.iter().find(is_cleared) {
@@ -68,42 +67,40 @@ impl MongoStorage {
                 continue;
             };
             answers[position] = Some(Settled { outcome, at: self.time_of(lane) });
-            numbers.push(lane.number);
-            members.extend(lane.members.iter().cloned());
-            ends.push(doc! {
-                "q": cleared_for(&token),
-                "u": { "$set": freed(), "$inc": { "version": 1_i64 } },
-            });
+            let members = members_of(lane.number, lane.members.clone());
+            deletes.push(doc! { "q": members, "limit": 0, "hint": { "_id": 1 } });
+            let free = doc! { "$set": freed(), "$inc": { "version": 1_i64 } };
+            ends.push(doc! { "q": cleared_for(&token), "u": free });
         }
         if notes.is_empty() {
             return Ok(answers);
         }
-        if self.update_lanes(&notes, "settle").await? < notes.len() {
+        let all = notes.len();
+        if self.update_lanes(notes, "settle").await? < all {
             return Err(Error::new(ErrorKind::Unavailable, "settle")
                 .describe("somebody else has just taken or freed one of the lanes; it can be repeated"));
         }
-        let deleting = self.0.messages.delete_many(members_of(&numbers, members)).hint(by_document());
-        deleting
-            .write_concern(self.0.deletion.clone())
-            .await
-            .map_err(|failure| self.map(failure, "settle"))?;
+        // At the majority too: a lane that is free must not come through a failover that its deletion does not come through.
+        self.delete_messages(deletes, "settle").await?;
         // What does not match any more was freed by a claim that went on with this.
-        self.update_lanes(&ends, "settle").await?;
+        self.update_lanes(ends, "settle").await?;
         Ok(answers)
     }
-}
 
-/// The update that notes that the run of a lane is published. The lease stays, and says until when nobody else need care for the deletion.
-/// No pipeline, which would cost the server about half as much again.
-fn published(token: &Token) -> Document {
-    doc! {
-        "$set": {
+    /// The update that notes that the run of a lane is published. No pipeline, which would cost the server about half as much again.
+    fn note_for(&self, token: &Token, lane: &Lane) -> Document {
+        let mut held = held_by(token);
+        // What was read of the lane, its members among it, is of this very claim, and of no state that a failover has taken back.
+        held.insert("claimed_at", lane.claimed_at);
+        // Nothing is leased any more. So long nobody else need care for the deletion.
+        let until = self.time_of(lane).after(self.0.config.response_timeout).as_micros();
+        let note = doc! {
             "held": false,
             "clearing": true,
-            "settled_fence": i64::try_from(token.fence).unwrap_or(-1),
+            "settled_fence": lane.fence,
             "settled_nonce": nonce(&token.nonce),
-        },
-        "$inc": { "version": 1_i64 },
+        };
+        doc! { "q": held, "u": { "$set": note, "$min": { "until": until }, "$inc": { "version": 1_i64 } } }
     }
 }
 

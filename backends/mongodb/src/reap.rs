@@ -90,7 +90,7 @@ impl MongoStorage {
 
     /// Ends what a settlement began whose relay was killed between its writes: the run is published.
     async fn clear(&self, session: &mut ClientSession, lane: &Lane) -> Result<(), Failure> {
-        let deleting = self.0.messages.delete_many(members_of(&[lane.number], lane.members.clone()));
+        let deleting = self.0.messages.delete_many(members_of(lane.number, lane.members.clone()));
         deleting.hint(by_document()).session(session).await?;
         Ok(())
     }
@@ -98,7 +98,7 @@ impl MongoStorage {
     /// Charges a claim that ended without an outcome: the next run from here is half as long, and what stood alone on a
     /// renewed claim comes nearer to its burial.
     async fn strike(&self, session: &mut ClientSession, lane: &Lane, now: Timestamp) -> Result<u32, Failure> {
-        let filter = members_of(&[lane.number], lane.members.clone());
+        let filter = members_of(lane.number, lane.members.clone());
         let limit = i64::from((lane.run / 2).max(1));
         let mut set = doc! { "limit": limit };
         if limit == 1 {
@@ -137,24 +137,12 @@ impl MongoStorage {
         session: &mut ClientSession,
         lane: u16,
     ) -> Result<Option<Lane>, mongodb::error::Error> {
-        Ok(self.lanes_within(session, &[lane]).await?.pop())
-    }
-
-    pub(crate) async fn lanes_within(
-        &self,
-        session: &mut ClientSession,
-        lanes: &[u16],
-    ) -> Result<Vec<Lane>, mongodb::error::Error> {
-        let numbers: Vec<i64> = lanes.iter().copied().map(i64::from).collect();
         let pipeline =
-            [doc! { "$match": { "_id": { "$in": numbers } } }, doc! { "$addFields": { "now": "$$NOW" } }];
-        let finding = self.0.lanes.aggregate(pipeline).with_type::<RawDocumentBuf>().batch_size(1_000);
+            [doc! { "$match": { "_id": i64::from(lane) } }, doc! { "$addFields": { "now": "$$NOW" } }];
+        let finding = self.0.lanes.aggregate(pipeline).with_type::<RawDocumentBuf>();
         let mut cursor = finding.session(&mut *session).await?;
-        let mut lanes = Vec::with_capacity(lanes.len());
-        while let Some(document) = cursor.next(session).await {
-            lanes.extend(Lane::read(&document?));
-        }
-        Ok(lanes)
+        let document = cursor.next(session).await.transpose()?;
+        Ok(document.and_then(|document| Lane::read(&document)))
     }
 
     /// Looks at parked keys of which a run had messages: frees those behind which nothing waits any more, and lets the others be

@@ -30,8 +30,6 @@ pub(crate) struct Shared {
     pub(crate) parked: Collection<RawDocumentBuf>,
     pub(crate) dead: Collection<RawDocumentBuf>,
     pub(crate) published: Collection<RawDocumentBuf>,
-    /// What the deletion of a published run waits for.
-    pub(crate) deletion: WriteConcern,
     pub(crate) turns: Turns,
     pub(crate) listening: Listening,
     /// Sessions whose transactions may still be open at the server.
@@ -95,7 +93,7 @@ impl MongoStorage {
         let place = place(&config);
         let opening = async {
             let database = client.database(&config.database);
-            let is_sharded = checks::check(&client, &place).await?;
+            checks::check(&client, &place).await?;
             let map = |failure| error::map(failure, "open", &place);
             let stored = match schema::stored_settings(&database, &config.name).await.map_err(map)? {
                 Some(stored) if !create => {
@@ -108,10 +106,10 @@ impl MongoStorage {
                 }
             };
             let settings = settings::agreed(&config, &stored)?;
-            Ok((database, settings, is_sharded))
+            Ok((database, settings))
         };
         let patience = config.response_timeout.max(config.connect_timeout) * 3;
-        let (database, settings, is_sharded) = tokio::time::timeout(patience, opening)
+        let (database, settings) = tokio::time::timeout(patience, opening)
             .await
             .unwrap_or_else(|_| Err(error::timed_out("open", &place, patience)))?;
         let shared = Shared {
@@ -120,8 +118,6 @@ impl MongoStorage {
             parked: collection(&database, &config.name, "parked"),
             dead: collection(&database, &config.name, "dead"),
             published: collection(&database, &config.name, "published"),
-            // Within one replica set the majority cannot have what is written after it and not this.
-            deletion: if is_sharded { WriteConcern::majority() } else { WriteConcern::nodes(1) },
             turns: Turns::default(),
             listening: Listening::default(),
             left_open: Mutex::default(),

@@ -2,7 +2,6 @@
 
 use crate::MongoStorage;
 use crate::assemble::Pick;
-use crate::claim::View;
 use crate::lanes::{Lane, by_document, members_of, micros, nonce, now as now_expression};
 use crate::layout::Found;
 use futures_util::future::join_all;
@@ -17,16 +16,16 @@ impl MongoStorage {
         picks: Vec<Pick>,
         claim: &Claim,
     ) -> Result<Vec<(Run, Vec<Entry>)>, Error> {
-        let diverted = join_all(picks.into_iter().map(|pick| self.out_of_the_way(pick))).await;
-        let mut picks = Vec::with_capacity(diverted.len());
-        for pick in diverted {
+        let cleaned = join_all(picks.into_iter().map(|pick| self.out_of_the_way(pick))).await;
+        let mut picks = Vec::with_capacity(cleaned.len());
+        for pick in cleaned {
             picks.extend(pick?);
         }
         if picks.is_empty() {
             return Ok(Vec::new());
         }
         let updates: Vec<Document> = picks.iter().map(|pick| self.taking(pick, claim)).collect();
-        let all_taken = self.update_lanes(&updates, "claim").await? == updates.len();
+        let all_taken = self.update_lanes(updates, "claim").await? == picks.len();
         let mut lanes = self.taken(&picks, claim, all_taken).await?;
         let mut runs = Vec::with_capacity(picks.len());
         for pick in picks {
@@ -37,14 +36,15 @@ impl MongoStorage {
                 lane.number == pick.lane && lane.run == len && (all_taken || same())
             };
             if let Some(place) = lanes.iter().position(is_ours) {
-                let run = run_of(&lanes.swap_remove(place), len);
+                let run = run_of(&lanes.swap_remove(place));
                 runs.push((run, pick.found.into_iter().map(entry).collect()));
             }
         }
-        Ok(runs)
+        // What is left is this claim's too, and only the repetition can answer it.
+        if lanes.is_empty() { Ok(runs) } else { Ok(Vec::new()) }
     }
 
-    /// Moves what waits behind parked keys out of the way of a run; `None` if nothing is left of that, or the lane has changed.
+    /// Moves what has to wait behind parked keys out of the way of a run; `None` if no run is left, or the lane has changed.
     async fn out_of_the_way(&self, mut pick: Pick) -> Result<Option<Pick>, Error> {
         let diverted = std::mem::take(&mut pick.diverted);
         if !diverted.is_empty() {
@@ -103,12 +103,12 @@ impl MongoStorage {
     /// The runs of an earlier claim with the same nonce, as they were handed out.
     pub(crate) async fn repeat(
         &self,
-        view: View,
         claim: &Claim,
         numbers: &[u16],
+        now: Timestamp,
         buried: u32,
     ) -> Result<Claimed, Error> {
-        let mut claimed = Claimed { now: view.now, buried, ..Claimed::default() };
+        let mut claimed = Claimed { now, buried, ..Claimed::default() };
         for lane in self.whole_lanes(numbers, "claim").await? {
             // Settled since, or taken by somebody else.
             if lane.token().nonce != claim.nonce || !lane.held {
@@ -119,7 +119,7 @@ impl MongoStorage {
                 lane.members.iter().filter_map(|id| found.remove(&shown(id))).map(entry).collect();
             // A message that is gone was deleted by hand, and a run never changes its length.
             if entries.len() == lane.run as usize && !entries.is_empty() {
-                add(&mut claimed, run_of(&lane, lane.run), entries);
+                add(&mut claimed, run_of(&lane), entries);
             }
         }
         Ok(claimed)
@@ -128,7 +128,7 @@ impl MongoStorage {
     async fn members(&self, lane: u16, ids: Vec<Bson>) -> Result<HashMap<String, Found>, Error> {
         let map = |failure| self.map(failure, "claim");
         let mut found = HashMap::with_capacity(ids.len());
-        let finding = self.0.messages.find(members_of(&[lane], ids)).hint(by_document());
+        let finding = self.0.messages.find(members_of(lane, ids)).hint(by_document());
         let mut cursor = finding.await.map_err(map)?;
         while cursor.advance().await.map_err(map)? {
             let one = crate::layout::read(cursor.current().to_owned());
@@ -158,13 +158,13 @@ fn length_of(pick: &Pick) -> u32 {
     u32::try_from(pick.found.len()).unwrap_or(u32::MAX)
 }
 
-fn run_of(lane: &Lane, len: u32) -> Run {
+fn run_of(lane: &Lane) -> Run {
     Run {
         token: lane.token(),
         claimed_at: Timestamp::from_micros(lane.claimed_at),
         lease_until: Timestamp::from_micros(lane.until),
         start: 0,
-        len,
+        len: lane.run,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use crate::MongoStorage;
 use crate::error;
-use crate::layout::whole;
 use mongodb::ClientSession;
 use mongodb::bson::{Document, doc};
 use mongodb::error::{Error as ClientError, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
@@ -177,14 +176,13 @@ impl MongoStorage {
         }
     }
 
-    /// Runs several updates of one collection in one command. Answers how many documents matched, or were made.
+    /// Runs several updates of one collection in one command.
     pub(crate) async fn update_all(
         &self,
         session: &mut ClientSession,
         collection: &str,
         updates: &[Document],
-    ) -> Result<u64, Failure> {
-        let mut matched = 0;
+    ) -> Result<(), Failure> {
         for updates in updates.chunks(500) {
             let command = doc! { "update": collection, "updates": updates.to_vec(), "ordered": true };
             let answer = self.0.database.run_command(command).session(&mut *session).await?;
@@ -194,10 +192,8 @@ impl MongoStorage {
                     .not_applied()
                     .into());
             }
-            let count = answer.get("n").and_then(whole).unwrap_or_default();
-            matched += u64::try_from(count).unwrap_or_default();
         }
-        Ok(matched)
+        Ok(())
     }
 
     pub(crate) fn map(&self, failure: ClientError, operation: &'static str) -> Error {

@@ -141,7 +141,7 @@ impl MongoStorage {
         }
         self.bury(session, burials, now).await?;
         if !gone.is_empty() {
-            let deleting = self.0.messages.delete_many(members_of(&[lane.number], gone));
+            let deleting = self.0.messages.delete_many(members_of(lane.number, gone));
             deleting.hint(by_document()).session(&mut *session).await?;
         }
         if !updates.is_empty() {
@@ -173,7 +173,7 @@ impl MongoStorage {
         session: &mut ClientSession,
         lane: &Lane,
     ) -> Result<HashMap<String, (RawDocumentBuf, Found)>, Failure> {
-        let finding = self.0.messages.find(members_of(&[lane.number], lane.members.clone()));
+        let finding = self.0.messages.find(members_of(lane.number, lane.members.clone()));
         let mut cursor = finding.hint(by_document()).session(&mut *session).await?;
         let mut documents = HashMap::with_capacity(lane.members.len());
         while let Some(document) = cursor.next(session).await {

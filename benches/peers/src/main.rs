@@ -68,7 +68,7 @@ async fn main() -> Result<(), BoxError> {
                     Box::new(mongodb::MqBridge::new(&url, batch)),
                     Box::new(mongodb::OneByOne::connect(&url).await?),
                 ];
-                compare(&arguments, ours, peers, arguments.messages.unwrap_or(30_000)).await?;
+                compare(&arguments, ours, peers, arguments.messages.unwrap_or(60_000)).await?;
             }
             Server::Postgres => {
                 let ours = SqlBench::postgres().await?;

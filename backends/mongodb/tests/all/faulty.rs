@@ -144,8 +144,8 @@ pub(crate) async fn repeated<T>(mut ask: impl AsyncFnMut() -> Result<T, pillarbo
 }
 
 /// How often a demand was met. Asking for it with an unchanged mode would reset it, so the parameter is read.
-pub(crate) fn times_entered(faulty: &Faulty) -> i64 {
-    let parameter = faulty.server.command(&doc! { "getParameter": 1, "failpoint.failCommand": 1 }).unwrap();
+pub(crate) fn times_entered(command: impl Fn(&Document) -> Document) -> i64 {
+    let parameter = command(&doc! { "getParameter": 1, "failpoint.failCommand": 1 });
     let state = parameter.get_document("failpoint.failCommand").unwrap();
     match state.get("timesEntered") {
         Some(Bson::Int32(times)) => i64::from(*times),

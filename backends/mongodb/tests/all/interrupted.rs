@@ -116,33 +116,57 @@ async fn a_settlement_cut_off_after_its_note_is_ended_by_the_next_claim() {
     outbox.is_as_new().await;
 }
 
-/// Only what a majority has confirmed may be deleted for.
+/// Nothing is deleted before the majority knows that it is published, and no lane is free before the majority has the deletion: whatever a
+/// failover takes back, it hands out nothing again that was settled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_deleted_before_the_majority_knows_that_it_is_published() {
+async fn each_write_of_a_settlement_waits_for_the_majority_of_the_one_before() {
     let set = spawn_blocking(|| MongoReplicaSet::start_with(&FAULTS).unwrap()).await.unwrap();
     let config = MongoConfig::from_url(&set.url(SHOP)).unwrap().name(fresh_name()).lanes(1);
     let outbox = MongoStorage::connect(config.response_timeout(Duration::from_secs(3))).await.unwrap();
-    outbox.enqueue_alone(&[message(Some("a")), message(Some("a"))]).await.unwrap();
-    let claimed = outbox.claim(ask(10)).await.unwrap();
     let primary = set.primary().unwrap();
     let lagging = |mode: &str| {
         for node in (0..MongoReplicaSet::NODES).filter(|node| *node != primary) {
             set.command(node, &doc! { "configureFailPoint": "stopReplProducer", "mode": mode }).unwrap();
         }
     };
+    let on_primary = |of: &str, filter: Document| {
+        let count = doc! { "count": format!("{}.{of}", outbox.name()), "query": filter, "$db": SHOP };
+        set.command(primary, &count).unwrap().get_i32("n").unwrap()
+    };
+    let claimed = async || {
+        outbox.enqueue_alone(&[message(Some("a")), message(Some("a"))]).await.unwrap();
+        outbox.claim(ask(10)).await.unwrap()
+    };
+
+    let unnoted = claimed().await;
     lagging("alwaysOn");
     for _ in 0..2 {
-        let error = outbox.settle(&published(&claimed)).await.unwrap_err();
+        let error = outbox.settle(&published(&unnoted)).await.unwrap_err();
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error:?}");
-        let counted =
-            set.command(primary, &doc! { "count": format!("{}.messages", outbox.name()), "$db": SHOP });
-        assert_eq!(counted.unwrap().get_i32("n").unwrap(), 2);
+        assert_eq!(on_primary("messages", doc! {}), 2);
     }
     lagging("off");
-    let settled = repeated(async || outbox.settle(&published(&claimed)).await).await;
+    let settled = repeated(async || outbox.settle(&published(&unnoted)).await).await;
     assert_eq!(settled[0].outcome, Outcome::AlreadyApplied);
-    let stats = outbox.admin().unwrap().stats().await.unwrap();
-    assert_eq!((stats.pending, stats.claimed), (0, 0));
+
+    let undeleted = claimed().await;
+    let slow = doc! { "failCommands": ["delete"], "blockConnection": true, "blockTimeMS": 500 };
+    let slow = doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": slow };
+    set.command(primary, &slow).unwrap();
+    let (settling, call) = (outbox.clone(), published(&undeleted));
+    let settling = tokio::spawn(async move { settling.settle(&call).await });
+    let begun = Instant::now();
+    while times_entered(|command| set.command(primary, command).unwrap()) == 0 {
+        assert!(begun.elapsed() < PATIENCE, "the deletion is missing");
+    }
+    lagging("alwaysOn");
+    let error = settling.await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error:?}");
+    assert_eq!((on_primary("messages", doc! {}), on_primary("lanes", doc! { "clearing": true })), (0, 1));
+    lagging("off");
+    let settled = repeated(async || outbox.settle(&published(&undeleted)).await).await;
+    assert_eq!(settled[0].outcome, Outcome::AlreadyApplied);
+    assert_eq!(claimed().await.entries.len(), 2);
 }
 
 #[tokio::test]
@@ -171,7 +195,7 @@ async fn a_claim_between_the_writes_of_a_settlement_takes_nothing_of_it() {
     let (first, call) = (outbox.first.clone(), published(&claimed));
     let settling = tokio::spawn(async move { first.settle(&call).await });
     let begun = Instant::now();
-    while times_entered(&faulty) == 0 {
+    while times_entered(|command| faulty.server.command(command).unwrap()) == 0 {
         assert!(begun.elapsed() < PATIENCE, "the deletion is missing");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

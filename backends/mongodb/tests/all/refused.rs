@@ -17,7 +17,7 @@ async fn without_change_streams_claims_go_on_and_hints_come_later() {
     let mut hints = outbox.first.wakeup().unwrap().subscribe();
     assert!(!poll_once(&mut *hints), "there is no stream yet");
     let begun = Instant::now();
-    while times_entered(&faulty) == 0 {
+    while times_entered(|command| faulty.server.command(command).unwrap()) == 0 {
         assert!(begun.elapsed() < PATIENCE, "nobody asked for a stream");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

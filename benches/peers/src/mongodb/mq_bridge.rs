@@ -29,7 +29,7 @@ impl Peer for MqBridge {
     }
 
     fn part(&self) -> u32 {
-        5
+        1
     }
 
     async fn drain(&mut self, messages: u32) -> Result<Measured, BoxError> {
