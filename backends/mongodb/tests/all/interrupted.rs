@@ -150,7 +150,7 @@ async fn each_write_of_a_settlement_waits_for_the_majority_of_the_one_before() {
     assert_eq!(settled[0].outcome, Outcome::AlreadyApplied);
 
     let undeleted = claimed().await;
-    let slow = doc! { "failCommands": ["delete"], "blockConnection": true, "blockTimeMS": 500 };
+    let slow = doc! { "failCommands": ["delete"], "blockConnection": true, "blockTimeMS": 1_500 };
     let slow = doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": slow };
     set.command(primary, &slow).unwrap();
     let (settling, call) = (outbox.clone(), published(&undeleted));
