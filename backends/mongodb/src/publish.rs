@@ -81,7 +81,7 @@ impl MongoStorage {
                 .describe("somebody else has just taken or freed one of the lanes; it can be repeated"));
         }
         // At the majority too: a lane that is free must not come through a failover that its deletion does not come through.
-        self.delete_messages(deletes, "settle").await?;
+        self.delete_published(deletes).await?;
         // What does not match any more was freed by a claim that went on with this.
         self.update_lanes(ends, "settle").await?;
         Ok(answers)

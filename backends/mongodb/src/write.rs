@@ -15,14 +15,11 @@ impl MongoStorage {
         self.write(doc! { "update": self.0.lanes.name(), "updates": updates }, operation).await
     }
 
-    /// Deletes messages in one command, a statement for each lane: on a sharded cluster each goes to the one shard that has the lane, and
+    /// Deletes published messages in one command, a statement for each lane: on a sharded cluster each goes to the one shard that has the lane, and
     /// takes part in its migrations.
-    pub(crate) async fn delete_messages(
-        &self,
-        deletes: Vec<Document>,
-        operation: &'static str,
-    ) -> Result<usize, Error> {
-        self.write(doc! { "delete": self.0.messages.name(), "deletes": deletes }, operation).await
+    pub(crate) async fn delete_published(&self, deletes: Vec<Document>) -> Result<(), Error> {
+        let deleting = self.write(doc! { "delete": self.0.messages.name(), "deletes": deletes }, "settle");
+        deleting.await.map(drop)
     }
 
     /// Answers how many documents matched, as soon as the majority has what was written: to wait for that is most of the price of a small

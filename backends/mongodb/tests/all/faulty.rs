@@ -74,6 +74,11 @@ impl Faulty {
         self.server.command(&demand).unwrap();
     }
 
+    /// How often the demand was met.
+    pub(crate) fn times_entered(&self) -> i64 {
+        times_entered(|command| self.server.command(command).unwrap())
+    }
+
     pub(crate) fn heal(&self) {
         self.server.command(&doc! { "configureFailPoint": "failCommand", "mode": "off" }).unwrap();
     }

@@ -31,6 +31,13 @@ fn published(claimed: &Claimed) -> Settlements {
     call
 }
 
+/// Has no write confirmed by the majority while `mode` is `alwaysOn`.
+fn followers_lag(set: &MongoReplicaSet, primary: usize, mode: &str) {
+    for node in (0..MongoReplicaSet::NODES).filter(|node| *node != primary) {
+        set.command(node, &doc! { "configureFailPoint": "stopReplProducer", "mode": mode }).unwrap();
+    }
+}
+
 /// Published but for the last one, which takes a transaction.
 fn all_but_the_last(claimed: &Claimed) -> Settlements {
     let mut call = Settlements::new();
@@ -124,11 +131,7 @@ async fn each_write_of_a_settlement_waits_for_the_majority_of_the_one_before() {
     let config = MongoConfig::from_url(&set.url(SHOP)).unwrap().name(fresh_name()).lanes(1);
     let outbox = MongoStorage::connect(config.response_timeout(Duration::from_secs(3))).await.unwrap();
     let primary = set.primary().unwrap();
-    let lagging = |mode: &str| {
-        for node in (0..MongoReplicaSet::NODES).filter(|node| *node != primary) {
-            set.command(node, &doc! { "configureFailPoint": "stopReplProducer", "mode": mode }).unwrap();
-        }
-    };
+    let lagging = |mode: &str| followers_lag(&set, primary, mode);
     let on_primary = |of: &str, filter: Document| {
         let count = doc! { "count": format!("{}.{of}", outbox.name()), "query": filter, "$db": SHOP };
         set.command(primary, &count).unwrap().get_i32("n").unwrap()
@@ -195,7 +198,7 @@ async fn a_claim_between_the_writes_of_a_settlement_takes_nothing_of_it() {
     let (first, call) = (outbox.first.clone(), published(&claimed));
     let settling = tokio::spawn(async move { first.settle(&call).await });
     let begun = Instant::now();
-    while times_entered(|command| faulty.server.command(command).unwrap()) == 0 {
+    while faulty.times_entered() == 0 {
         assert!(begun.elapsed() < PATIENCE, "the deletion is missing");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -420,11 +423,7 @@ async fn a_claim_that_the_majority_does_not_confirm_is_never_answered_as_nothing
     let outbox = MongoStorage::connect(config).await.unwrap();
     outbox.enqueue_alone(&[message(Some("a")), message(Some("a"))]).await.unwrap();
     let primary = set.primary().unwrap();
-    let lagging = |mode: &str| {
-        for node in (0..MongoReplicaSet::NODES).filter(|node| *node != primary) {
-            set.command(node, &doc! { "configureFailPoint": "stopReplProducer", "mode": mode }).unwrap();
-        }
-    };
+    let lagging = |mode: &str| followers_lag(&set, primary, mode);
     lagging("alwaysOn");
     let claim = ask(10);
     for _ in 0..2 {
