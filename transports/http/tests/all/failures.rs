@@ -7,7 +7,7 @@ use pillarbox_testkit::servers::{Proxy, free_port};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[tokio::test]
 async fn an_endpoint_that_is_away_is_unavailable() {
@@ -132,11 +132,7 @@ fn disturb_as_it_grows(
     let server = server.clone();
     tokio::task::spawn_blocking(move || {
         for time in 1..=times {
-            let begin = Instant::now();
-            while server.requests().len() < time * every {
-                assert!(begin.elapsed() < Duration::from_secs(60), "no requests come");
-                std::thread::yield_now();
-            }
+            assert!(server.have_come(time * every, Duration::from_secs(60)), "no requests come");
             disturb();
         }
     })

@@ -10,7 +10,7 @@ use pillarbox_testkit::servers::free_port;
 use pillarbox_testkit::transport::outages::Broker;
 use pillarbox_testkit::transport::{BoxError, Received};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -32,6 +32,8 @@ type Waits = dyn Fn(&Request) -> bool + Send;
 /// What outlives a kill.
 pub(crate) struct Log {
     requests: Mutex<Vec<Request>>,
+    /// Told of each request.
+    came: Condvar,
     answer: Box<Answer>,
     /// Requests that hang are held by it.
     hang: tokio::sync::Semaphore,
@@ -59,6 +61,7 @@ impl Server {
     pub(crate) fn answering(answer: impl Fn(&Request) -> Response<Body> + Send + Sync + 'static) -> Self {
         let log = Log {
             requests: Mutex::default(),
+            came: Condvar::new(),
             answer: Box::new(answer),
             hang: tokio::sync::Semaphore::new(0),
             waits: Mutex::new(Box::new(|_| false)),
@@ -84,6 +87,14 @@ impl Server {
 
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.log.requests.lock().unwrap().clone()
+    }
+
+    /// Waits until so many requests have come; answers whether they have. Whoever asks for the requests over and over, and copies them
+    /// each time, keeps the server from its own list.
+    pub(crate) fn have_come(&self, count: usize, patience: Duration) -> bool {
+        let requests = self.log.requests.lock().unwrap();
+        let waited = self.log.came.wait_timeout_while(requests, patience, |requests| requests.len() < count);
+        waited.unwrap().0.len() >= count
     }
 
     /// The messages that were taken.
@@ -191,6 +202,7 @@ async fn record(
     request.status = answer.status();
     let waits = (log.waits.lock().unwrap())(&request);
     log.requests.lock().unwrap().push(request);
+    log.came.notify_all();
     if waits {
         log.hang.acquire().await.unwrap().forget();
     }
